@@ -1,0 +1,9 @@
+//! salmon aligns a language model with written principles (SALMON, arXiv 2310.05910).
+#![warn(missing_docs, unreachable_pub)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod draw;
+pub mod error;
+pub mod table;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! One binary for every behaviour test: each module is one behaviour, through the public surface.
