@@ -1,0 +1,9 @@
+//! The pocket world: a toy language small enough to learn in minutes and checkable without doubt.
+//!
+//! In: nothing. Out: prompts for the pipeline, a pre-training corpus for the base model, and exact checkers for
+//! evaluation. The pipeline itself never sees the checkers: it works with the model's own judgments, as on real text.
+
+pub mod check;
+pub mod dice;
+pub mod generate;
+pub mod language;
