@@ -5,5 +5,6 @@
 pub mod draw;
 pub mod error;
 pub mod table;
+pub mod torch;
 
 pub use error::{Error, Result};
