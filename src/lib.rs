@@ -5,6 +5,7 @@
 pub mod draw;
 pub mod error;
 pub mod table;
+pub mod torch;
 pub mod world;
 
 pub use error::{Error, Result};
