@@ -18,6 +18,7 @@
 mod chat;
 mod checkpoint;
 mod config;
+mod forward;
 mod head;
 mod lora;
 mod network;
