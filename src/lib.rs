@@ -4,6 +4,7 @@
 
 pub mod draw;
 pub mod error;
+pub mod principle;
 pub mod table;
 
 pub use error::{Error, Result};
