@@ -1,1 +1,4 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
+
+mod principles;
+mod templates;

@@ -83,7 +83,10 @@ impl Library {
                 Some(principle) if principle.text(negated).is_none() => findings.push(Finding::new(
                     place,
                     format!("`{written}` needs a negative definition, and `{name}` has none"),
-                    format!("add negative_definition at {}, or take the principle as it is", principle.at.place("name")),
+                    format!(
+                        "add negative_definition at {}, or take the principle as it is",
+                        principle.at.place("name")
+                    ),
                 )),
                 Some(_) => {}
             }
@@ -106,7 +109,9 @@ impl Library {
         let problem = if drawable == 0 && count > 0 {
             format!("none of the {all} principles of {what} has a weight over 0")
         } else if drawable < count {
-            format!("{count} principles are to be drawn from {what}, and only {drawable} of its {all} have a weight over 0")
+            format!(
+                "{count} principles are to be drawn from {what}, and only {drawable} of its {all} have a weight over 0"
+            )
         } else {
             return None;
         };
@@ -167,7 +172,10 @@ impl Library {
                 findings.push(Finding::new(
                     principle.at.place(&format!("sets[{i}]")),
                     format!("there is no set `{set}`"),
-                    format!("declare it with [[set]] name = \"{set}\", or write one of: {}", quoted(sets.iter().copied())),
+                    format!(
+                        "declare it with [[set]] name = \"{set}\", or write one of: {}",
+                        quoted(sets.iter().copied())
+                    ),
                 ));
             }
         }

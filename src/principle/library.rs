@@ -186,7 +186,10 @@ impl Library {
             let known: BTreeSet<&str> =
                 self.principles.iter().flat_map(|principle| principle.sets.iter().map(String::as_str)).collect();
             let known = Vec::from_iter(known).join(", ");
-            return Err(Error::config(place, format!("no principle is in the set `{name}`; the loaded sets are: {known}")));
+            return Err(Error::config(
+                place,
+                format!("no principle is in the set `{name}`; the loaded sets are: {known}"),
+            ));
         }
         Ok(members)
     }
@@ -309,7 +312,8 @@ impl Loader {
         }
         if !path.exists() {
             let known = Library::built_in().join(", ");
-            let problem = format!("there is no principle file {}; write a path, or a built-in name: {known}", path.display());
+            let problem =
+                format!("there is no principle file {}; write a path, or a built-in name: {known}", path.display());
             return Err(Error::config(place, problem));
         }
         self.file(&path)
@@ -351,7 +355,10 @@ fn toml_files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     if files.is_empty() {
-        return Err(Error::config(folder.display(), "the principle folder holds no .toml file; add one, or name a file"));
+        return Err(Error::config(
+            folder.display(),
+            "the principle folder holds no .toml file; add one, or name a file",
+        ));
     }
     Ok(files)
 }
