@@ -5,6 +5,7 @@
 pub mod draw;
 pub mod error;
 pub mod model;
+pub mod principle;
 pub mod table;
 pub mod torch;
 pub mod world;
