@@ -4,6 +4,7 @@
 
 pub mod draw;
 pub mod error;
+pub mod model;
 pub mod table;
 pub mod torch;
 
