@@ -7,5 +7,6 @@ pub mod error;
 pub mod model;
 pub mod table;
 pub mod torch;
+pub mod train;
 
 pub use error::{Error, Result};

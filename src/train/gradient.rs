@@ -63,6 +63,10 @@ impl Gradients {
     /// # Errors
     /// When the two are of different networks.
     pub fn add(&mut self, other: Gradients) -> Result<()> {
+        // A micro-batch without a token to learn from has none at all.
+        if other.0.is_empty() {
+            return Ok(());
+        }
         if self.0.is_empty() {
             *self = other;
             return Ok(());

@@ -120,18 +120,20 @@ impl AdamW {
 }
 
 /// Copies tensors of `from` into those of the same names, in place.
-pub(super) fn copy_into(
-    place: &str,
-    from: &BTreeMap<String, Tensor>,
-    into: Vec<(String, Tensor)>,
-) -> Result<()> {
+pub(super) fn copy_into(place: &str, from: &BTreeMap<String, Tensor>, into: Vec<(String, Tensor)>) -> Result<()> {
     // All are checked before the first one changes.
     for (name, tensor) in &into {
         let saved = from.get(name).ok_or_else(|| Error::store(place, format!("tensor {name} is missing")))?;
         if saved.size() != tensor.size() || saved.kind() != tensor.kind() {
             return Err(Error::store(
                 place,
-                format!("tensor {name} is {:?} {:?}, not {:?} {:?}", saved.kind(), saved.size(), tensor.kind(), tensor.size()),
+                format!(
+                    "tensor {name} is {:?} {:?}, not {:?} {:?}",
+                    saved.kind(),
+                    saved.size(),
+                    tensor.kind(),
+                    tensor.size()
+                ),
             ));
         }
     }
