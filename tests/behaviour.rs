@@ -1,1 +1,9 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
+
+mod torch_boundary;
+mod train_fixtures;
+mod train_formulas;
+mod train_optimizer;
+mod train_ppo;
+mod train_reward;
+mod train_sft;

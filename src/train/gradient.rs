@@ -55,7 +55,7 @@ impl Replica {
 /// One gradient per trainable parameter, in the order of `Network::trainable`; `None` where the loss does not
 /// depend on it.
 #[derive(Debug, Default)]
-pub struct Gradients(pub(crate) Vec<Option<Tensor>>);
+pub struct Gradients(pub Vec<Option<Tensor>>);
 
 impl Gradients {
     /// Adds `other` to this sum, in place.
