@@ -1,5 +1,10 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
 
+mod model_chat;
+mod model_checkpoint;
+mod model_fixtures;
+mod model_llama;
+mod model_lora;
 mod torch_boundary;
 mod train_fixtures;
 mod train_formulas;
