@@ -8,6 +8,7 @@ pub mod model;
 pub mod principle;
 pub mod table;
 pub mod torch;
+pub mod train;
 pub mod world;
 
 pub use error::{Error, Result};
