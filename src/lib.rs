@@ -3,7 +3,9 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod draw;
+pub mod engine;
 pub mod error;
+pub mod query;
 pub mod table;
 
 pub use error::{Error, Result};
