@@ -5,7 +5,9 @@
 pub mod draw;
 pub mod engine;
 pub mod error;
+pub mod model;
 pub mod query;
 pub mod table;
+pub mod torch;
 
 pub use error::{Error, Result};

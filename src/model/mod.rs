@@ -1,0 +1,34 @@
+//! Language models as Hugging Face folders hold them, on libtorch.
+//!
+//! ```text
+//! config.json ─> ModelConfig ─┐
+//! *.safetensors ─> Checkpoint ┴─> Network ── with_lora / with_adapter / with_full_training / with_head
+//! tokenizer.json ─> Tokenizer                  │ ids [batch, time]
+//! chat_template ─> ChatTemplate                ├─> hidden [batch, time, hidden] ─> logits, scores
+//!                                              ├─> log_probs [batch, time - 1]
+//!                                              ├─> merged: plain f32 weights for the decoder
+//!                                              └─> save: a Hugging Face or PEFT folder
+//! ```
+//!
+//! The same [`Network`] trains and scores, so the first PPO ratio is exactly one. Sampling runs on the
+//! weights that [`Network::merged`] gives.
+//!
+//! Shape suffixes in this module: `b` batch, `t` time, `h` hidden, `v` vocabulary, `n` = batch x time.
+
+mod chat;
+mod checkpoint;
+mod config;
+mod forward;
+mod head;
+mod lora;
+mod network;
+mod save;
+mod tokenizer;
+mod weights;
+
+pub use chat::{ChatTemplate, Message};
+pub use config::ModelConfig;
+pub use head::Head;
+pub use lora::LoraConfig;
+pub use network::Network;
+pub use tokenizer::{TextStream, Tokenizer};

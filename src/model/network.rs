@@ -1,0 +1,344 @@
+//! A network: which tensors it has, which of them train, and how one becomes another.
+//!
+//! In: a model folder, or tensors in memory. Out: a [`Network`], frozen at first. One set of frozen base tensors
+//! serves many networks: `with_lora` and `with_adapter` share them and own nothing but the adapter and the head.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::checkpoint::Checkpoint;
+use super::config::ModelConfig;
+use super::head::{Head, SCORE, random_score, row_difference};
+use super::lora::{Lora, LoraConfig, PREFIX, merge};
+use super::save::{read_adapter_config, read_side_files};
+use super::weights::{LM_HEAD, Weights};
+use crate::draw::Key;
+use crate::torch::guard;
+use crate::{Error, Result};
+
+/// A network: a LLaMA backbone (shared frozen tensors, or trainable ones of its own), an adapter, a head.
+///
+/// `Send`, not `Sync`: one thread uses it at a time; [`Network::replicate`] makes one for another thread.
+pub struct Network {
+    pub(super) config: Arc<ModelConfig>,
+    /// Tokenizer files and the like of the folder, saved along.
+    pub(super) files: Arc<BTreeMap<String, Vec<u8>>>,
+    /// What an adapter's `base_model_name_or_path` says.
+    pub(super) base: String,
+    pub(super) kind: Kind,
+    pub(super) weights: Weights,
+    /// Whether `weights` are trainable and its own.
+    full: bool,
+    pub(super) lora: Option<Lora>,
+    pub(super) head: Head,
+    /// `[1, hidden]` f32 with [`Head::Linear`].
+    pub(super) score: Option<Tensor>,
+    /// cos and signed sin of the positions used so far, `[positions, 1, head_dim]`.
+    pub(super) rotary: RefCell<Option<(Tensor, Tensor)>>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network")
+            .field("base", &self.base)
+            .field("kind", &self.kind)
+            .field("full", &self.full)
+            .field("lora", &self.lora.as_ref().map(|lora| &lora.config))
+            .field("head", &self.head)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    /// Opens a Hugging Face folder: frozen, without adapter, with [`Head::Linear`] where it holds a
+    /// `score.weight`. `kind` is `Float` or `BFloat16`, whatever the file has.
+    ///
+    /// # Errors
+    /// A model error that names the file and the field or tensor: unsupported configuration, pickle weights,
+    /// missing, misshapen, unknown or non-finite tensors.
+    pub fn open(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
+        guard(&folder.display().to_string(), || {
+            let _frozen = tch::no_grad_guard();
+            let config = ModelConfig::open(folder)?;
+            let files = read_side_files(folder)?;
+            let checkpoint = Checkpoint::open(folder)?;
+            let untied = !config.tie_word_embeddings && (checkpoint.has(LM_HEAD) || !config.is_classifier());
+            let mut known = BTreeSet::new();
+            let weights = Weights::build(&config, untied, |name, shape| {
+                known.insert(name.to_string());
+                checkpoint.tensor(name, shape, kind, device)
+            })?;
+            let mut score = None;
+            if checkpoint.has(SCORE) {
+                known.insert(SCORE.to_string());
+                score = Some(checkpoint.tensor(SCORE, &[1, config.hidden_size as i64], Kind::Float, device)?);
+            }
+            if config.tie_word_embeddings && checkpoint.has(LM_HEAD) {
+                known.insert(LM_HEAD.to_string());
+                let copy = checkpoint.tensor(LM_HEAD, &weights.embedding.size(), kind, device)?;
+                if !copy.equal(&weights.embedding) {
+                    return Err(Error::model(
+                        checkpoint.path_of(LM_HEAD).display(),
+                        format!(
+                            "tensor {LM_HEAD} differs from the embedding although config.json says tie_word_embeddings"
+                        ),
+                    ));
+                }
+            }
+            checkpoint.no_others(&known)?;
+            let mut network = Network::assemble(config, weights, files, kind)?;
+            network.base = folder.display().to_string();
+            network.head = if score.is_some() { Head::Linear } else { Head::None };
+            network.score = score;
+            Ok(network)
+        })
+    }
+
+    /// A frozen network from tensors in memory (Hugging Face names, one type, one device). `files` are saved
+    /// along, by name: `tokenizer.json` and the like.
+    pub fn from_tensors(
+        config: ModelConfig,
+        mut tensors: BTreeMap<String, Tensor>,
+        files: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Self> {
+        guard("tensors in memory", || {
+            let untied = !config.tie_word_embeddings;
+            let mut kind = None;
+            let weights = Weights::build(&config, untied, |name, shape| {
+                let wrong = |problem: String| Error::model("tensors in memory", format!("tensor {name} {problem}"));
+                let tensor = tensors.remove(name).ok_or_else(|| wrong("is missing".into()))?;
+                if tensor.size() != shape {
+                    return Err(wrong(format!("has shape {:?}; the configuration needs {shape:?}", tensor.size())));
+                }
+                if *kind.get_or_insert(tensor.kind()) != tensor.kind() {
+                    return Err(wrong(format!("is {:?} among others of another type", tensor.kind())));
+                }
+                Ok(tensor.detach())
+            })?;
+            match tensors.keys().next() {
+                Some(name) => {
+                    Err(Error::model("tensors in memory", format!("tensor {name} has no place in this model")))
+                }
+                None => Network::assemble(config, weights, files, kind.unwrap_or(Kind::Float)),
+            }
+        })
+    }
+
+    fn assemble(config: ModelConfig, weights: Weights, files: BTreeMap<String, Vec<u8>>, kind: Kind) -> Result<Self> {
+        if !matches!(kind, Kind::Float | Kind::BFloat16) {
+            return Err(Error::config(
+                "dtype",
+                format!("{kind:?} is not supported for computing; use float32 or bfloat16"),
+            ));
+        }
+        Ok(Network {
+            config: Arc::new(config),
+            files: Arc::new(files),
+            base: String::new(),
+            kind,
+            weights,
+            full: false,
+            lora: None,
+            head: Head::None,
+            score: None,
+            rotary: RefCell::new(None),
+        })
+    }
+
+    /// A network on the same frozen base tensors, with `adapter` in place of any that `self` has.
+    fn on_same_base(&self, lora: Option<Lora>) -> Network {
+        Network {
+            config: Arc::clone(&self.config),
+            files: Arc::clone(&self.files),
+            base: self.base.clone(),
+            kind: self.kind,
+            weights: self.weights.map(Tensor::detach),
+            full: false,
+            lora,
+            head: self.head,
+            score: self.score.as_ref().map(|score| score.detach().copy()),
+            rotary: RefCell::new(None),
+        }
+        .settled()
+    }
+
+    /// Marks what trains, after the adapter, the weights or the head changed.
+    fn settled(self) -> Self {
+        for (_, tensor) in self.trainable() {
+            let _ = tensor.set_requires_grad(true);
+        }
+        self
+    }
+
+    /// A fresh trainable adapter on the same frozen base tensors (no copy). It changes nothing before training.
+    pub fn with_lora(&self, lora: &LoraConfig, key: Key) -> Result<Self> {
+        guard("LoRA adapter", || {
+            lora.check("LoRA adapter")?;
+            Ok(self.on_same_base(Some(Lora::fresh(lora, &self.config, key, self.device())?)))
+        })
+    }
+
+    /// The trainable adapter of a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`, with a linear
+    /// head as `base_model.model.score.weight`) on the same frozen base tensors.
+    pub fn with_adapter(&self, folder: &Path) -> Result<Self> {
+        guard(&folder.display().to_string(), || {
+            let lora = read_adapter_config(folder)?;
+            let checkpoint = Checkpoint::adapter(folder)?;
+            let mut known = BTreeSet::new();
+            let mut take = |name: &str, shape: &[i64]| {
+                known.insert(name.to_string());
+                checkpoint.tensor(name, shape, Kind::Float, self.device())
+            };
+            let mut network = self.on_same_base(Some(Lora::build(&lora, &self.config, &mut take)?));
+            let score = format!("{PREFIX}{SCORE}");
+            if checkpoint.has(&score) {
+                network.score = Some(take(&score, &[1, self.config.hidden_size as i64])?);
+                network.head = Head::Linear;
+            }
+            checkpoint.no_others(&known)?;
+            Ok(network.settled())
+        })
+    }
+
+    /// Trainable copies of all tensors, the adapter (if any) merged in.
+    pub fn with_full_training(&self) -> Result<Self> {
+        guard("full training", || {
+            let mut network = self.on_same_base(None);
+            network.weights = {
+                let _frozen = tch::no_grad_guard();
+                self.merged_weights().map(|tensor| tensor.to_kind(self.kind).copy())
+            };
+            network.full = true;
+            Ok(network.settled())
+        })
+    }
+
+    /// The network with another head. [`Head::Linear`] keeps a `score.weight` that is there, and otherwise draws
+    /// it from N(0, 1 / sqrt(hidden + 1)) with `key`. It trains if the network does (adapter or full).
+    pub fn with_head(mut self, head: Head, key: Key) -> Result<Self> {
+        guard("reward head", || {
+            if let Head::YesNo { yes, no } = head {
+                self.check_tokens(yes, no)?;
+            }
+            self.score = match (head, self.score.take()) {
+                (Head::Linear, None) => Some(random_score(self.config.hidden_size, key, self.device())),
+                (Head::Linear, score) => score,
+                _ => None,
+            };
+            self.head = head;
+            Ok(self.settled())
+        })
+    }
+
+    /// [`Head::Linear`] that begins as the Yes/No margin: the unembedding row of `yes` minus that of `no`.
+    pub fn with_margin_head(mut self, yes: u32, no: u32) -> Result<Self> {
+        guard("reward head", || {
+            self.check_tokens(yes, no)?;
+            self.score = Some(row_difference(self.unembedding()?, yes, no).detach().copy());
+            self.head = Head::Linear;
+            Ok(self.settled())
+        })
+    }
+
+    fn check_tokens(&self, yes: u32, no: u32) -> Result<()> {
+        self.unembedding()?;
+        match [yes, no].into_iter().find(|id| *id as usize >= self.config.vocab_size) {
+            Some(id) => Err(Error::config("reward head", format!("token {id} is outside of the vocabulary"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The same network for another thread: frozen tensors shared, trainable ones copied.
+    pub fn replicate(&self) -> Result<Self> {
+        guard("replica", || {
+            let mut network = self.on_same_base(self.lora.as_ref().map(|lora| lora.map(|t| t.detach().copy())));
+            if self.full {
+                network.weights = self.weights.map(|tensor| tensor.detach().copy());
+                network.full = true;
+            }
+            Ok(network.settled())
+        })
+    }
+
+    /// The network under another name for its base, which `save` writes as `base_model_name_or_path`.
+    pub fn with_base_name(mut self, name: &str) -> Self {
+        self.base = name.to_string();
+        self
+    }
+
+    /// The trainable tensors (leaves) in a fixed order, by their names in the saved file: PEFT names for an
+    /// adapter, Hugging Face names for full training; a linear head last. Empty for a frozen network.
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        let (named, prefix) = match &self.lora {
+            Some(lora) => (lora.named(), PREFIX),
+            None if self.full => (self.weights.named(), ""),
+            None => return Vec::new(),
+        };
+        let score = self.score.as_ref().map(|score| (format!("{prefix}{SCORE}"), score));
+        named.into_iter().chain(score).map(|(name, tensor)| (name, tensor.shallow_clone())).collect()
+    }
+
+    /// Shape and constants.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The head.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The adapter's configuration, if there is one.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref().map(|lora| &lora.config)
+    }
+
+    /// The type of the weights and of the residual stream.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where the weights lie.
+    pub fn device(&self) -> Device {
+        self.weights.embedding.device()
+    }
+
+    /// The weights with the adapter merged into them.
+    fn merged_weights(&self) -> Weights {
+        let mut weights = self.weights.map(Tensor::detach);
+        if let Some(lora) = &self.lora {
+            for (l, layer) in weights.layers.iter_mut().enumerate() {
+                for (p, weight) in layer.projections.iter_mut().enumerate() {
+                    if let Some(pair) = lora.pair(l, p) {
+                        *weight = merge(weight, pair, lora.scale());
+                    }
+                }
+            }
+        }
+        weights
+    }
+
+    /// Plain f32 CPU tensors under Hugging Face names for the decoder: the adapter merged, `score.weight` with a
+    /// linear head, no `lm_head.weight` where it is the embedding. A snapshot: later training does not change it.
+    pub fn merged(&self) -> Result<BTreeMap<String, Tensor>> {
+        guard("merged weights", || {
+            let _frozen = tch::no_grad_guard();
+            let weights = self.merged_weights();
+            let score = self.score.as_ref().map(|score| (SCORE.to_string(), score));
+            let copy = |tensor: &Tensor| {
+                let out = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+                // What trains changes in place, so it is copied; frozen tensors are shared.
+                if out.data_ptr() == tensor.data_ptr() && self.trains(tensor) { out.copy() } else { out }
+            };
+            Ok(weights.named().into_iter().chain(score).map(|(name, tensor)| (name, copy(tensor))).collect())
+        })
+    }
+
+    fn trains(&self, tensor: &Tensor) -> bool {
+        self.trainable().iter().any(|(_, own)| own.data_ptr() == tensor.data_ptr())
+    }
+}

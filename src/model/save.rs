@@ -1,0 +1,157 @@
+//! Model folders: what `save` writes, and what an adapter folder says about itself.
+//!
+//! In: a network. Out: a Hugging Face folder (frozen or fully trained network), or a PEFT folder (adapter); both
+//! with the tokenizer files of the folder the network came from. The same network gives the same bytes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use tch::Tensor;
+
+use super::checkpoint;
+use super::config::read_object;
+use super::head::SCORE;
+use super::lora::{LoraConfig, PREFIX};
+use super::network::Network;
+use super::weights::PROJECTIONS;
+use crate::torch::guard;
+use crate::{Error, Result};
+
+/// Files that travel with the weights.
+const SIDE_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
+
+/// The files of [`SIDE_FILES`] that a folder has.
+pub(super) fn read_side_files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for name in SIDE_FILES {
+        let path = folder.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => drop(files.insert(name.to_string(), bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::model(path.display(), "cannot read this file of the model folder").because(e)),
+        }
+    }
+    Ok(files)
+}
+
+impl Network {
+    /// Writes the network to `folder` (made if missing) and gives the files written, in order.
+    ///
+    /// - with an adapter: `adapter_model.safetensors` and `adapter_config.json` in PEFT's layout, the linear head
+    ///   among the tensors, as peft has it for sequence classification;
+    /// - otherwise: `model.safetensors` in the network's type and `config.json`, the linear head as
+    ///   `score.weight`.
+    ///
+    /// # Errors
+    /// A store error that names the file.
+    pub fn save(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        guard(&folder.display().to_string(), || {
+            std::fs::create_dir_all(folder)
+                .map_err(|e| Error::store(folder.display(), "cannot make this folder").because(e))?;
+            let score = |prefix: &str| Some((format!("{prefix}{SCORE}"), self.score.as_ref()?.shallow_clone()));
+            let clone = |(name, tensor): (String, &Tensor)| (name, tensor.shallow_clone());
+            let (weights, tensors, description, content) = match &self.lora {
+                Some(lora) => (
+                    "adapter_model.safetensors",
+                    lora.named().into_iter().map(clone).chain(score(PREFIX)).collect(),
+                    "adapter_config.json",
+                    adapter_config(&lora.config, &self.base, self.score.is_some()),
+                ),
+                None => (
+                    "model.safetensors",
+                    self.weights.named().into_iter().map(clone).chain(score("")).collect(),
+                    "config.json",
+                    self.config.to_json(self.kind, self.score.is_some()),
+                ),
+            };
+            let mut written = vec![folder.join(weights)];
+            checkpoint::write(&folder.join(weights), tensors)?;
+            let mut text = serde_json::to_string_pretty(&content)
+                .map_err(|e| Error::internal(description, "cannot be written").because(e))?;
+            text.push('\n');
+            let side = self.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+            for (name, bytes) in side.chain([(description, text.as_bytes())]) {
+                let path = folder.join(name);
+                std::fs::write(&path, bytes)
+                    .map_err(|e| Error::store(path.display(), "cannot write this file").because(e))?;
+                written.push(path);
+            }
+            Ok(written)
+        })
+    }
+}
+
+/// `adapter_config.json` as peft reads it.
+fn adapter_config(lora: &LoraConfig, base: &str, classifier: bool) -> Map<String, Value> {
+    let alpha = if lora.lora_alpha.fract() == 0.0 && lora.lora_alpha.abs() < 1e15 {
+        json!(lora.lora_alpha as i64)
+    } else {
+        json!(lora.lora_alpha)
+    };
+    // Fixed order, whatever order the user gave.
+    let targets: Vec<&str> =
+        PROJECTIONS.into_iter().filter(|name| lora.target_modules.iter().any(|target| target == name)).collect();
+    let fields = [
+        ("base_model_name_or_path", json!(base)),
+        ("bias", json!("none")),
+        ("fan_in_fan_out", json!(false)),
+        ("inference_mode", json!(true)),
+        ("init_lora_weights", json!(true)),
+        ("lora_alpha", alpha),
+        ("lora_dropout", json!(0.0)),
+        ("modules_to_save", if classifier { json!(["score"]) } else { Value::Null }),
+        ("peft_type", json!("LORA")),
+        ("r", json!(lora.r)),
+        ("target_modules", json!(targets)),
+        ("task_type", json!(if classifier { "SEQ_CLS" } else { "CAUSAL_LM" })),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+/// Reads and checks `adapter_config.json`. Dropout is ignored: this crate trains without.
+pub(super) fn read_adapter_config(folder: &Path) -> Result<LoraConfig> {
+    let path = folder.join("adapter_config.json");
+    let place = path.display().to_string();
+    let map = read_object(&path)?;
+    let plain = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text == "none",
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        _ => false,
+    };
+    if map.get("peft_type").is_some_and(|kind| kind != "LORA") {
+        return Err(Error::model(&place, format!("peft_type: {} is not supported; only LORA is", map["peft_type"])));
+    }
+    // Everything that changes the arithmetic and that we do not do.
+    let unsupported = [
+        "bias",
+        "fan_in_fan_out",
+        "use_rslora",
+        "use_dora",
+        "rank_pattern",
+        "alpha_pattern",
+        "layers_to_transform",
+        "layer_replication",
+        "exclude_modules",
+        "target_parameters",
+        "lora_bias",
+    ];
+    if let Some(name) = unsupported.into_iter().find(|name| map.get(*name).is_some_and(|value| !plain(value))) {
+        return Err(Error::model(&place, format!("{name}: {} is not supported; only plain LoRA is", map[name])));
+    }
+    if let Some(modules) = map.get("modules_to_save").filter(|value| !plain(value) && **value != json!(["score"])) {
+        return Err(Error::model(&place, format!("modules_to_save: {modules} is not supported; only [\"score\"] is")));
+    }
+    let lora: LoraConfig = serde_json::from_value(Value::Object(map))
+        .map_err(|e| Error::model(&place, "is not a LoRA configuration (r, lora_alpha, target_modules)").because(e))?;
+    lora.check(&place)?;
+    Ok(lora)
+}
