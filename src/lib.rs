@@ -6,6 +6,7 @@ pub mod draw;
 pub mod engine;
 pub mod error;
 pub mod model;
+pub mod principle;
 pub mod query;
 pub mod table;
 pub mod torch;
