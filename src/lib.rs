@@ -3,9 +3,11 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod draw;
+pub mod engine;
 pub mod error;
 pub mod model;
 pub mod principle;
+pub mod query;
 pub mod table;
 pub mod torch;
 pub mod train;

@@ -1,0 +1,246 @@
+//! The running operator: rows in, the same rows with the models' answers out.
+//!
+//! ```text
+//! input partition ─> micro-batches ─> [ ask ──> model ──> column ]   in_flight of them at once
+//!   any batches       8, 16, .. rows  [ ask ──> model ──> column ] ─> batches, in input order
+//! ```
+//! In: record batches. Out: their rows in the same order with one column per call. Nothing runs ahead of the
+//! `in_flight` micro-batches; dropping the stream (LIMIT reached, query cancelled, an error elsewhere) drops the
+//! requests that are under way. Several partitions feed the same model; the operator asks for no repartitioning.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::projection::ProjectionMapping;
+use datafusion::physical_plan::execution_plan::CardinalityEffect;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+};
+use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
+
+use super::answers;
+use super::call::{Operation, write_call};
+use super::metrics::ModelMetrics;
+use super::micro_batch::micro_batches;
+use super::models::Models;
+use super::requests;
+use crate::engine::Inference;
+use crate::{Error, Result};
+
+/// How many rows go to a model at a time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Rows in the first micro-batch; each next one has twice as many.
+    pub(super) first: usize,
+    /// Rows in a micro-batch at most.
+    pub(super) most: usize,
+    /// Micro-batches with the model at once, per partition.
+    pub(super) in_flight: usize,
+}
+
+/// One call with its arguments as they are evaluated.
+#[derive(Debug)]
+pub(super) struct ExecCall {
+    pub(super) model: String,
+    pub(super) operation: Operation,
+    pub(super) args: Vec<Arc<dyn PhysicalExpr>>,
+    pub(super) column: String,
+}
+
+/// The operator.
+#[derive(Debug)]
+pub(super) struct ModelExec {
+    input: Arc<dyn ExecutionPlan>,
+    calls: Arc<[ExecCall]>,
+    models: Arc<Models>,
+    pace: Pace,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl ModelExec {
+    pub(super) fn try_new(
+        input: Arc<dyn ExecutionPlan>,
+        calls: Arc<[ExecCall]>,
+        models: Arc<Models>,
+        pace: Pace,
+    ) -> DataFusionResult<Self> {
+        let input_schema = input.schema();
+        let results =
+            calls.iter().map(|call| Arc::new(Field::new(&call.column, call.operation.function().output_type(), true)));
+        let fields: Vec<_> = input_schema.fields().iter().cloned().chain(results).collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, input_schema.metadata().clone()));
+        // Input columns keep their places, so what is known about them (sort order, constants) stays known.
+        let places: Vec<usize> = (0..input_schema.fields().len()).collect();
+        let mapping = ProjectionMapping::from_indices(&places, &input_schema)?;
+        let properties = PlanProperties::new(
+            input.equivalence_properties().project(&mapping, schema),
+            input.output_partitioning().clone(),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        let metrics = ExecutionPlanMetricsSet::new();
+        Ok(Self { input, calls, models, pace, properties: Arc::new(properties), metrics })
+    }
+}
+
+impl DisplayAs for ModelExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ModelExec: ")?;
+        for (i, call) in self.calls.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { ", " })?;
+            let args: Vec<String> = call.args.iter().map(ToString::to_string).collect();
+            write_call(f, &call.column, &call.operation, &call.model, &args)?;
+        }
+        Ok(())
+    }
+}
+
+impl ExecutionPlan for ModelExec {
+    fn name(&self) -> &str {
+        "ModelExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
+    ) -> DataFusionResult<TreeNodeRecursion> {
+        for arg in self.calls.iter().flat_map(|call| &call.args) {
+            if visit(arg)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn supports_limit_pushdown(&self) -> bool {
+        true
+    }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    /// More partitions do not make the model faster: it batches over all of them anyway.
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let Some(input) = children.into_iter().next() else {
+            return Err(Error::internal("ModelExec", "it has one input").into());
+        };
+        Ok(Arc::new(Self::try_new(input, Arc::clone(&self.calls), Arc::clone(&self.models), self.pace)?))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let memory = MemoryConsumer::new(format!("ModelExec[{partition}]")).register(context.memory_pool());
+        let worker = Arc::new(Worker {
+            calls: Arc::clone(&self.calls),
+            models: Arc::clone(&self.models),
+            schema: self.schema(),
+            metrics: ModelMetrics::new(&self.metrics, partition),
+        });
+        let rows = micro_batches(input, self.pace.first, self.pace.most, memory.new_empty());
+        let answered = rows
+            .map_ok(move |batch| {
+                let (worker, memory) = (Arc::clone(&worker), memory.new_empty());
+                async move { Ok(worker.answer(batch, memory).await?) }
+            })
+            .try_buffered(self.pace.in_flight);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), answered.boxed())))
+    }
+}
+
+/// What every micro-batch of a partition needs.
+struct Worker {
+    calls: Arc<[ExecCall]>,
+    models: Arc<Models>,
+    schema: SchemaRef,
+    metrics: ModelMetrics,
+}
+
+impl Worker {
+    /// The batch with its result columns. `memory` holds its bytes and the largest answer it can get until it leaves
+    /// the operator.
+    async fn answer(&self, batch: RecordBatch, memory: MemoryReservation) -> Result<RecordBatch> {
+        memory.try_grow(batch.get_array_memory_size() + batch.num_rows() * self.bytes_per_row())?;
+        let results = try_join_all(self.calls.iter().map(|call| self.call(call, &batch))).await?;
+        let columns = batch.columns().iter().cloned().chain(results).collect();
+        let answered = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        self.metrics.baseline.record_output(answered.num_rows());
+        Ok(answered)
+    }
+
+    async fn call(&self, call: &ExecCall, batch: &RecordBatch) -> Result<ArrayRef> {
+        let model = {
+            let _timer = self.metrics.load_time.timer();
+            self.models.get(&call.model).await?
+        };
+        let asked = {
+            let _timer = self.metrics.baseline.elapsed_compute().timer();
+            self.ask(call, batch, model.as_ref())?
+        };
+        let outputs = if asked.requests.is_empty() {
+            Vec::new()
+        } else {
+            let _timer = self.metrics.model_time.timer();
+            model.submit(asked.requests).await?
+        };
+        let _timer = self.metrics.baseline.elapsed_compute().timer();
+        answers::column(&call.operation, &asked.rows, outputs, &self.metrics)
+    }
+
+    fn ask(&self, call: &ExecCall, batch: &RecordBatch, model: &dyn Inference) -> Result<requests::Asked> {
+        let mut args = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            args.push(arg.evaluate(batch)?.into_array(batch.num_rows())?);
+        }
+        let choices = match &call.operation {
+            Operation::ChoiceLogits { choices } => requests::choice_tokens(choices, &call.model, model.tokenizer())?,
+            _ => Vec::new(),
+        };
+        requests::ask(&call.operation, &args, &choices, model, &self.metrics)
+    }
+
+    /// Bytes a row's answers take at most, as far as it is known: an id, a log-probability and some text per token.
+    fn bytes_per_row(&self) -> usize {
+        let bytes = self.calls.iter().map(|call| match &call.operation {
+            Operation::Generate { sampling, .. } => sampling.max_tokens.saturating_mul(24),
+            Operation::ChoiceLogits { choices } => choices.len() * 8,
+            Operation::Reward => 8,
+            Operation::Logprobs => 1024,
+        });
+        bytes.fold(0, usize::saturating_add)
+    }
+}
