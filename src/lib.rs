@@ -2,8 +2,11 @@
 #![warn(missing_docs, unreachable_pub)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod cli;
 pub mod draw;
 pub mod error;
+pub mod stage;
+pub mod store;
 pub mod table;
 
 pub use error::{Error, Result};
