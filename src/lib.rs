@@ -2,8 +2,10 @@
 #![warn(missing_docs, unreachable_pub)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod cli;
 pub mod draw;
 pub mod error;
+pub mod import;
 pub mod table;
 
 pub use error::{Error, Result};
