@@ -1,5 +1,5 @@
 -- demonstrations: the base model answers with the rules and exemplars in sight (section 0 of the method).
--- In:  prompts, rules, exemplars; the model `base`.
+-- In:  prompts; the model `base`. The template knows the library's rules and exemplars; `pick` lets it draw one.
 -- Out: one row per prompt: the answer after post-processing, and whether SFT trains on it or why not.
 with drawn as (
   select *, row_number() over (order by uniform($seed, 'demonstrations', prompt_id), prompt_id) as draw
@@ -7,31 +7,15 @@ with drawn as (
   where split = 'train'
 ),
 chosen as (
-  select * from drawn where $prompts = 0 or draw <= $prompts
-),
--- Exemplars: all in their order, or a few drawn per prompt.
-placed as (
-  select c.prompt_id, e."user", e.thoughts, e.response,
-    case when $exemplars = 0 then e.ordinal
-         else row_number() over (partition by c.prompt_id order by uniform($seed, 'exemplars', c.prompt_id, e.ordinal))
-    end as place
-  from chosen c cross join exemplars e
-),
-shown as (
-  select prompt_id,
-    array_agg(named_struct('user', "user", 'thoughts', thoughts, 'response', response) order by place) as exemplars
-  from placed
-  where $exemplars = 0 or place <= $exemplars
-  group by prompt_id
-),
-all_rules as (
-  select array_agg(named_struct('name', name, 'definition', definition) order by ordinal) as rules from rules
+  select * from drawn
+  where ($prompts = 0 or draw <= $prompts)
+    and cast(floor(uniform(0, 'shard', prompt_id) * $shards) as bigint) = $shard
 ),
 asked as (
-  select c.prompt_id, c.instruction,
-    render($self_align_template,
-      named_struct('rules', r.rules, 'exemplars', s.exemplars, 'instruction', c.instruction)) as prompt
-  from chosen c left join shown s on s.prompt_id = c.prompt_id cross join all_rules r
+  select prompt_id, instruction,
+    render($self_align_template, named_struct('instruction', instruction,
+      'pick', cast(floor(uniform($seed, 'exemplar', prompt_id) * 1000000) as bigint))) as prompt
+  from chosen
 ),
 answered as (
   select prompt_id, instruction,

@@ -3,13 +3,14 @@
 -- Out: score = logit(first answer token) - logit(second); score_ba with the sign turned, so that positive always
 --      favours the first response. Rows of a pair stand together, so that their long common prefix is read once.
 with asked as (
-  select p.*, c.name as principle, c.definition, c.ordinal,
+  select p.*, c.name as principle, c.definition,
     truncate_tokens('judge', p.instruction, $max_query_tokens, 'left') as query,
     truncate_tokens('judge', p.response_1, $max_response_tokens, 'right') as output_1,
     truncate_tokens('judge', p.response_2, $max_response_tokens, 'right') as output_2
   from pairs p cross join principles c
   where p.kept and array_has(c.sets, $judge_set)
-  order by p.prompt_id, p.sample_1, p.sample_2, c.ordinal
+    and cast(floor(uniform(0, 'shard', p.prompt_id) * $shards) as bigint) = $shard
+  order by p.prompt_id, p.sample_1, p.sample_2, c.name
 ),
 judged as (
   select *,
@@ -28,4 +29,4 @@ select prompt_id, instruction, language, split, sample_1, sample_2, response_1, 
        when score_ab < 0 and score_ba < 0 then 'second'
        else 'tie' end as verdict
 from scored
-order by prompt_id, sample_1, sample_2, ordinal
+order by prompt_id, sample_1, sample_2, principle

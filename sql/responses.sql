@@ -12,7 +12,8 @@ samples as (
 asked as (
   select d.prompt_id, s.sample, render($chat_template, named_struct('instruction', d.instruction)) as prompt
   from drawn d cross join samples s
-  where $prompts = 0 or d.draw <= $prompts + $test_prompts
+  where ($prompts = 0 or d.draw <= $prompts + $test_prompts)
+    and cast(floor(uniform(0, 'shard', d.prompt_id) * $shards) as bigint) = $shard
 ),
 answered as (
   select prompt_id, sample,

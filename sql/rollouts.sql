@@ -1,17 +1,16 @@
 -- rollouts: one PPO step's prompts, principles, responses and shaped rewards (section 3 of the method).
--- In:  prompts, policy_principles (what this policy may be shown), boosts; the models `policy` and `reward`.
+-- In:  ppo_prompts, policy_principles (what this policy may be shown), boosts; the models `policy` and `reward`.
 -- Out: one row per rollout, in slot order. The trainer adds log-probabilities, values and advantages.
 -- Slot i of step s is position s*batch+i of an endless sequence of epochs, each in an order of its own.
 with slots as (
   select slot, ($step * $batch_size + slot) / n as epoch, ($step * $batch_size + slot) % n as place
   from (select unnest(range(0, $batch_size)) as slot)
-    cross join (select count(*) as n from prompts where split = 'train')
+    cross join (select count(*) as n from ppo_prompts)
 ),
 epochs as (
   select epoch, p.*,
     row_number() over (partition by epoch order by uniform($seed, 'ppo', $policy, epoch, p.prompt_id), p.prompt_id) - 1 as place
-  from (select distinct epoch from slots) cross join prompts p
-  where p.split = 'train'
+  from (select distinct epoch from slots) cross join ppo_prompts p
 ),
 batch as (
   select s.slot, e.prompt_id, e.instruction, e.kind, e.length_bonus as multiplier
@@ -66,9 +65,17 @@ scored as (
       'principles', principles))) as score
   from answered
 )
+shaped as (
+  select *,
+    $length_bonus * least(multiplier * answer['tokens'] / $length_bonus_tokens, $length_bonus_cap) as length_bonus,
+    case when answer['finish_reason'] = 'stop' then 0.0 else -$stop_penalty end as stop_penalty,
+    -- Normalisation is fixed by the first step: null parameters stand for this batch's own mean and deviation.
+    case when $normalize then coalesce($score_mean, avg(score) over ()) else 0.0 end as score_mean,
+    case when $normalize then coalesce($score_deviation, stddev_pop(score) over () + 1e-4) else 1.0 end as score_deviation
+  from scored
+)
 select slot, prompt_id, instruction, principles, prompt, answer['ids'] as response_ids,
-  trim(answer['response']) as response, answer['finish_reason'] as finish_reason, score,
-  $length_bonus * least(multiplier * answer['tokens'] / $length_bonus_tokens, $length_bonus_cap) as length_bonus,
-  case when answer['finish_reason'] = 'stop' then 0.0 else -$stop_penalty end as stop_penalty
-from scored
+  trim(answer['response']) as response, answer['finish_reason'] as finish_reason, score, length_bonus, stop_penalty,
+  (score - score_mean) / score_deviation + length_bonus + stop_penalty as reward, score_mean, score_deviation
+from shaped
 order by slot

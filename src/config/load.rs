@@ -69,13 +69,25 @@ fn apply(tree: &mut toml::Table, set: &str) -> Result<()> {
     Ok(())
 }
 
+/// Puts `over` on top of `base`, section by section.
+fn overlay(base: &mut toml::Table, over: &toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(value)) => overlay(inner, value),
+            _ => {
+                base.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
 impl Config {
     /// The `[ppo]` settings of one policy: the shared section with the policy's own values on top.
     pub fn ppo_of(&self, policy: &super::Policy) -> Result<Ppo> {
         let place = format!("policies.{}.ppo", policy.name);
         let shared = toml::Value::try_from(&self.ppo).map_err(|e| Error::internal("config", e))?;
         let mut table = shared.as_table().cloned().unwrap_or_default();
-        table.extend(policy.ppo.clone());
+        overlay(&mut table, &policy.ppo);
         toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| Error::config(place, first_line(&e)))
     }
 
@@ -147,7 +159,15 @@ impl Config {
             if policy.principles.is_empty() && (policy.draw == 0 || policy.draw_set.is_none()) {
                 return bad(&format!("policies.{}", policy.name), "needs `principles`, or `draw_set` and `draw`");
             }
-            self.ppo_of(policy)?;
+            self.ppo_of(policy)?.trainer.check(&format!("{place}: policies.{}.ppo.trainer", policy.name))?;
+        }
+        self.sft.check(&format!("{place}: sft"))?;
+        self.reward.trainer.check(&format!("{place}: reward.trainer"))?;
+        if let Some(pretraining) = &self.reward_pretraining {
+            pretraining.trainer.check(&format!("{place}: reward_pretraining.trainer"))?;
+        }
+        if self.reward.head == super::RewardHead::YesNo && self.reward.answers.is_none() {
+            return bad("reward.answers", "the yes_no head needs two tokens, e.g. [\"Yes\", \"No\"]");
         }
         Ok(())
     }

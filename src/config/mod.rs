@@ -4,14 +4,14 @@
 //! a value out of range is one line that names the file and the key.
 
 mod load;
-mod train;
-
-use std::collections::BTreeMap;
+mod training;
 
 use serde::{Deserialize, Serialize};
 
 pub use load::{parse, read};
-pub use train::*;
+pub use training::{Normalize, Ppo, Reward, RewardHead, RewardPretraining, ValueInit};
+
+use crate::train::config::SftConfig;
 
 /// A whole run. Sections stand in the order in which data flows through them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub use train::*;
 pub struct Config {
     /// Seed of every random draw of the run.
     pub seed: u64,
+    /// Seconds between the checkpoints of a trainer: what a kill can cost. Results do not depend on it.
+    pub checkpoint_seconds: f64,
     /// The models to start from.
     pub model: Model,
     /// The prompts and human preferences to read.
@@ -30,7 +32,7 @@ pub struct Config {
     /// Stage `demonstrations`: self-align answers.
     pub self_align: SelfAlign,
     /// Stage `sft`: principle engraving.
-    pub sft: Sft,
+    pub sft: SftConfig,
     /// Stage `responses`: two or more answers per prompt.
     pub responses: Responses,
     /// Stage `judgments`.
@@ -53,12 +55,13 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             seed: 1,
+            checkpoint_seconds: 60.0,
             model: Model::default(),
             data: Data::default(),
             principles: Principles::default(),
             templates: Templates::default(),
             self_align: SelfAlign::default(),
-            sft: Sft::default(),
+            sft: SftConfig::default(),
             responses: Responses::default(),
             judge: Judge::default(),
             preferences: Preferences::default(),
@@ -151,7 +154,7 @@ impl Default for Principles {
         Principles {
             files: ["self_align", "reward", "rl", "interventions"].map(String::from).to_vec(),
             judge_set: "reward".into(),
-            aggregate_set: "aggregate".into(),
+            aggregate_set: "aggregation".into(),
             held_out: vec![],
         }
     }
@@ -343,14 +346,14 @@ pub struct Policy {
     pub draw_set: Option<String>,
     /// How many of them.
     pub draw: i64,
-    /// Values of `[ppo]` that differ for this policy, by key.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub ppo: BTreeMap<String, toml::Value>,
+    /// Values of `[ppo]` that differ for this policy.
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    pub ppo: toml::Table,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { name: "main".into(), principles: vec![], draw_set: Some("rl".into()), draw: 3, ppo: BTreeMap::new() }
+        Policy { name: "main".into(), principles: vec![], draw_set: Some("rl".into()), draw: 3, ppo: toml::Table::new() }
     }
 }
 

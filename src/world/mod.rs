@@ -4,6 +4,8 @@
 //! evaluation. The pipeline itself never sees the checkers: it works with the model's own judgments, as on real text.
 
 pub mod check;
+pub mod base;
 pub mod dice;
+pub mod functions;
 pub mod generate;
 pub mod language;
