@@ -3,11 +3,13 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod cli;
+pub mod config;
 pub mod draw;
 pub mod engine;
 pub mod error;
 pub mod import;
 pub mod model;
+pub mod pipeline;
 pub mod principle;
 pub mod query;
 pub mod stage;

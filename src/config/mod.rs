@@ -197,8 +197,6 @@ impl Default for Templates {
 pub struct SelfAlign {
     /// How many training prompts to answer, drawn without replacement; 0 = all.
     pub prompts: i64,
-    /// Exemplars shown per prompt, drawn per row; 0 = all, in their order.
-    pub exemplars: i64,
     /// Sampling temperature.
     pub temperature: f64,
     /// Nucleus sampling.
@@ -219,14 +217,13 @@ impl Default for SelfAlign {
     fn default() -> Self {
         SelfAlign {
             prompts: 0,
-            exemplars: 0,
             temperature: 0.7,
             top_p: 1.0,
             max_tokens: 512,
             stop: vec!["### User".into(), "## Example".into()],
             answer_marker: "### Assistant".into(),
             min_chars: 16,
-            leaks: ["rule", "internal thought", "### Assistant", "### User"].map(String::from).to_vec(),
+            leaks: ["Rules that apply", "(internal thoughts)", "### Assistant", "### User"].map(String::from).to_vec(),
         }
     }
 }
@@ -353,7 +350,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { name: "main".into(), principles: vec![], draw_set: Some("rl".into()), draw: 3, ppo: toml::Table::new() }
+        Policy { name: "main".into(), principles: vec!["interventions".into()], draw_set: Some("rl".into()), draw: 3, ppo: toml::Table::new() }
     }
 }
 

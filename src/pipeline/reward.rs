@@ -44,10 +44,10 @@ pub(super) fn pretraining(setup: &Arc<Setup>) -> Result<Option<Stage>> {
     let outputs = vec![Artifact::model(PRETRAINING), Artifact::table("metrics")];
     Ok(Some(Stage::new(PRETRAINING, inputs, outputs, lineage, move |job| {
         let (setup, params, trainer) = (Arc::clone(&setup), settings.params(), trainer.clone());
-        let register = file_table("human_preferences", files.clone());
+        let files = files.clone();
         async move {
             let (ctx, _models) = setup.session(&job, &["sft"]).await?;
-            register(&ctx).await?;
+            file_table(&ctx, "human_preferences", &files).await?;
             let start = job.model_folder("sft").await?;
             run(&setup, job, ctx, SQL, &params, PRETRAINING, start, trainer).await
         }

@@ -7,6 +7,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde_json::Value;
 use tch::{Device, Kind};
 
 use crate::config::{Config, Dtype};
@@ -81,6 +83,11 @@ impl Setup {
         };
         setup.check_names()?;
         Ok(setup)
+    }
+
+    /// A part of the configuration, for the lineage.
+    pub(super) fn json(&self, part: &impl Serialize) -> Result<Value> {
+        serde_json::to_value(part).map_err(|e| Error::internal("configuration", e))
     }
 
     /// The text of a template, for the lineage.

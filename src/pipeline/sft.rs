@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field};
+use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
+use serde_json::{Value, json};
 
-use super::rows::texts;
+use super::rows::{register, texts};
 use super::settings::Settings;
 use super::setup::Setup;
 use super::training::{Order, train};
@@ -81,4 +84,19 @@ async fn run(setup: &Arc<Setup>, job: Arc<Job>, params: &query::Params) -> Resul
 pub(super) fn end_token(network: &crate::model::Network) -> Result<u32> {
     let ids = &network.config().eos_token_ids;
     ids.first().copied().ok_or_else(|| Error::model("config.json", "has no eos_token_id; answers could not end"))
+}
+
+impl Setup {
+    /// Registers the questions about the assistant itself as `identity`.
+    fn identity_table(&self, ctx: &SessionContext) -> Result<()> {
+        let rows: Vec<Value> = self
+            .library
+            .identity
+            .iter()
+            .enumerate()
+            .map(|(ordinal, i)| json!({"ordinal": ordinal, "question": i.question, "answer": i.answer}))
+            .collect();
+        let text = |name: &str| Field::new(name, DataType::Utf8, true);
+        register(ctx, "identity", vec![Field::new("ordinal", DataType::Int64, true), text("question"), text("answer")], &rows)
+    }
 }

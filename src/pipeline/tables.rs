@@ -58,7 +58,7 @@ impl Statement {
     fn stage(self, setup: &Arc<Setup>) -> Result<Stage> {
         let mut lineage = setup.lineage(self.sql, &self.settings, &self.templates)?;
         lineage.parameters.extend(self.parameters.iter().map(|(name, value)| (name.to_string(), value.clone())));
-        let mut inputs: Vec<Artifact> = self.inputs.iter().map(Artifact::table).collect();
+        let mut inputs: Vec<Artifact> = self.inputs.iter().map(|name| Artifact::table(*name)).collect();
         for model in &self.models {
             setup.uses(if *model == "judge" { &setup.config.judge.model } else { model }, &mut inputs, &mut lineage);
         }
@@ -81,7 +81,7 @@ impl Statement {
             return Ok(());
         };
         let count = job.rows(driver)?.div_ceil(SHARD_ROWS).max(1);
-        let mut shards = job.shards(self.name, count as usize).await?;
+        let shards = job.shards(self.name, count as usize).await?;
         job.advance(shards.done() as u64, Some(count), "shards");
         for shard in shards.missing() {
             job.stop().check(format!("stage {}", self.name))?;
@@ -162,14 +162,12 @@ fn principle_table(setup: &Arc<Setup>) -> Extra {
 }
 
 /// Registers Parquet files as `name`.
-pub(super) fn file_table(name: &'static str, files: Vec<PathBuf>) -> impl AsyncFn(&SessionContext) -> Result<()> {
-    async move |ctx: &SessionContext| {
-        let paths: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
-        let options = ParquetReadOptions { file_extension: "", ..ParquetReadOptions::default() };
-        let table = ctx.read_parquet(paths, options).await?;
-        ctx.register_table(name, table.into_view())?;
-        Ok(())
-    }
+pub(super) async fn file_table(ctx: &SessionContext, name: &str, files: &[PathBuf]) -> Result<()> {
+    let paths: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+    let options = ParquetReadOptions { file_extension: "", ..ParquetReadOptions::default() };
+    let table = ctx.read_parquet(paths, options).await?;
+    ctx.register_table(name, table.into_view())?;
+    Ok(())
 }
 
 /// The files of a configuration list, and their hashes as lineage parameters.
@@ -198,10 +196,10 @@ pub(super) fn prompts(setup: &Arc<Setup>) -> Result<Stage> {
     lineage.parameters.insert("files".into(), Value::Array(hashes));
     let setup = Arc::clone(setup);
     Ok(Stage::new("prompts", vec![], vec![Artifact::table("prompts")], lineage, move |job| {
-        let (setup, register) = (Arc::clone(&setup), file_table("imported_prompts", paths.clone()));
+        let (setup, paths) = (Arc::clone(&setup), paths.clone());
         async move {
             let (ctx, _) = setup.session(&job, &[]).await?;
-            register(&ctx).await?;
+            file_table(&ctx, "imported_prompts", &paths).await?;
             let rows = query::sql(&ctx, SQL, &Settings::default().params()).await?.execute_stream().await?;
             match job.write_table("prompts", rows).await? {
                 0 => Err(Error::data("data.prompts", "the files hold no prompts; look at what `salmon import` dropped")),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::{Graph, Job, Progress, Stage, Stop, difference, fingerprint};
+use crate::store::cache_folder;
 use crate::store::{Artifact, Current, Info, Kind, Lineage, Made, Manifest, Record, Store, Version};
 use crate::table;
 use crate::{Error, Result};
@@ -277,9 +278,6 @@ async fn forget_others(graph: &Graph, store: &Store, current: &mut Current) -> R
     Ok(())
 }
 
-/// `$XDG_CACHE_HOME/salmon/models`, or the same below the home folder.
 fn default_cache() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    base.unwrap_or_else(std::env::temp_dir).join("salmon").join("models")
+    cache_folder().join("models")
 }

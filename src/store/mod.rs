@@ -55,3 +55,10 @@ pub use upload::Upload;
 pub fn short(hash: &str) -> &str {
     hash.get(..8).unwrap_or(hash)
 }
+
+/// `$XDG_CACHE_HOME/salmon`, or `.cache/salmon` in the home folder: what can be fetched or made again.
+pub fn cache_folder() -> std::path::PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    base.unwrap_or_else(std::env::temp_dir).join("salmon")
+}
