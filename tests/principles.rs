@@ -133,6 +133,7 @@ fn built_in_rules_and_exemplars_are_those_of_self_align() {
     );
     assert_eq!(library.exemplars.len(), 6);
     assert!(library.exemplars.iter().all(|exemplar| exemplar.thoughts.is_some() && !exemplar.rules.is_empty()));
+    assert_eq!(library.identity.len(), 8);
     assert!(library.principles.is_empty());
 }
 
@@ -226,6 +227,13 @@ fn lists_of_names_resolve_with_negation() {
     );
     assert_eq!(problem(&["Humble", "not Humble"]), ["salmon.toml: principles: `Humble` is named twice"]);
 
+    let chosen = built_in(&["rl", "interventions"]).resolve("test", &["interventions", "not Creative"]).unwrap();
+    let names: Vec<(&str, bool)> = chosen.iter().map(|c| (c.name.as_str(), c.negated)).collect();
+    let interventions = ["No Self-Praise", "Carry Out the Instruction", "To the Point"].map(|name| (name, false));
+    assert_eq!(names, [&interventions[..], &[("Creative", true)]].concat());
+    assert_eq!(problem(&["not reward"]), ["salmon.toml: principles: there is no principle `reward`"]);
+    assert_eq!(problem(&["reward", "not Polite"]), ["salmon.toml: principles: `Polite` is named twice"]);
+
     let error = built_in(&["rl"]).resolve("salmon.toml: principles", &["not Candor"]).unwrap_err().to_string();
     assert!(error.starts_with("salmon.toml: principles: `not Candor` needs a negative definition"), "{error}");
     assert!(error.contains("built-in rl.toml:"), "{error}");
@@ -306,11 +314,13 @@ fn check_finds_repetitions() {
         check(
             "[[rule]]\nname = 'r'\ndefinition = 'a'\n[[rule]]\nname = 'r'\ndefinition = 'A'\n\
              [[exemplar]]\nuser = 'Hi'\nassistant = 'x'\n[[exemplar]]\nuser = 'Hi'\nassistant = 'y'\n\
-             [[set]]\nname = 's'\nabout = 'x'\n[[set]]\nname = 's'\nabout = 'x'\n"
+             [[set]]\nname = 's'\nabout = 'x'\n[[set]]\nname = 's'\nabout = 'x'\n\
+             [[identity]]\nquestion = 'Who?'\nanswer = 'I.'\n[[identity]]\nquestion = 'Who?'\nanswer = 'Me.'\n"
         ),
         [
             "5: the rule `r` is there twice, first at mine.toml:2",
             "11: the exemplar `Hi` is there twice, first at mine.toml:8",
+            "23: the identity question `Who?` is there twice, first at mine.toml:20",
             "17: the set `s` is there twice, first at mine.toml:14",
             "6: definition has the same words as mine.toml:3",
         ]
@@ -333,7 +343,7 @@ fn check_finds_bad_texts() {
              [[principle]]\nname = 'not B'\ndefinition = \"two\\nlines\"\n\
              [[principle]]\nname = 'C'\ndefinition = '{long}'\nnegative_definition = ' spaced'\n\
              [[rule]]\nname = '{}'\ndefinition = ''\n\
-             [[exemplar]]\nuser = ''\nassistant = \" \"\n",
+             [[exemplar]]\nuser = ''\nassistant = \" \"\n[[identity]]\nquestion = 'q'\nanswer = ''\n",
             "n".repeat(61)
         )),
         [
@@ -347,6 +357,7 @@ fn check_finds_bad_texts() {
             "13: definition is empty",
             "15: user is empty",
             "16: assistant is empty",
+            "19: answer is empty",
         ]
     );
     assert_eq!(check(&format!("[[rule]]\nname = 'r'\ndefinition = '{}'\n", "é".repeat(600))), Vec::<String>::new());
