@@ -45,10 +45,6 @@ impl ModelFunction {
         }
     }
 
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|function| function.name() == name)
-    }
-
     /// The type of its result. A row whose prompt is NULL has a NULL result.
     pub(super) fn output_type(self) -> DataType {
         match self {

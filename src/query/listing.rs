@@ -33,7 +33,8 @@ pub fn register_files(
     context.register_object_store(root, store);
     let mut urls = Vec::with_capacity(files.len());
     for file in files {
-        let url = root.join(&format!("/{file}")).map_err(|error| Error::store(root, "not a store URL").because(error))?;
+        let url =
+            root.join(&format!("/{file}")).map_err(|error| Error::store(root, "not a store URL").because(error))?;
         urls.push(ListingTableUrl::parse(&url)?);
     }
     let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension("");
@@ -51,13 +52,9 @@ pub fn register_batches(
     put(context, name, Arc::new(MemTable::try_new(schema, vec![batches])?))
 }
 
-fn put(
-    context: &SessionContext,
-    name: &str,
-    table: Arc<dyn datafusion::datasource::TableProvider>,
-) -> Result<()> {
+fn put(context: &SessionContext, name: &str, table: Arc<dyn datafusion::datasource::TableProvider>) -> Result<()> {
     // Quoted, so that a name is taken as it is.
-    let name = datafusion::sql::TableReference::bare(name);
+    let name = datafusion::common::TableReference::bare(name);
     context.deregister_table(name.clone())?;
     context.register_table(name, table)?;
     Ok(())

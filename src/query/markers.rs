@@ -69,8 +69,10 @@ const PROMPT: (&str, &str) = ("prompt", "text; it is encoded with the model's to
 
 static GENERATE: LazyLock<Documentation> = LazyLock::new(|| {
     let options: Vec<String> = OPTIONS.iter().map(|(name, meaning)| format!("`{name}`: {meaning}")).collect();
-    let options =
-        format!("a struct of named values, literals or $parameters (`row` takes any expression). {}", options.join(". "));
+    let options = format!(
+        "a struct of named values, literals or $parameters (`row` takes any expression). {}",
+        options.join(". ")
+    );
     documentation(
         MODEL_SECTION,
         "Samples a response. Gives a struct: `response` text, without the end token and cut before a stop text; `ids` \

@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use datafusion::physical_plan::metrics::{
-    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, Time,
-};
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, Time};
 
 /// The metrics of one partition.
 #[derive(Debug, Clone)]

@@ -7,15 +7,16 @@
 
 use std::sync::Arc;
 
+use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, Extension, LogicalPlan, Projection, Sort};
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use super::node::ModelNode;
 use super::reuse::source;
 
-/// `Sort(Model(x))` and `Sort(Projection(Model(x)))` become `Model(Sort(x))` under the projection.
+/// `Sort(Model(x))` becomes `Model(Sort(x))`, also through projections and aliases in between.
 #[derive(Debug)]
 pub(super) struct SortBelowModel;
 
@@ -34,47 +35,63 @@ impl OptimizerRule for SortBelowModel {
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let LogicalPlan::Sort(sort) = &plan else { return Ok(Transformed::no(plan)) };
-        let (projection, below) = match sort.input.as_ref() {
-            LogicalPlan::Projection(projection) => (Some(projection), projection.input.as_ref()),
-            other => (None, other),
-        };
-        let Some(node) = ModelNode::of(below) else { return Ok(Transformed::no(plan)) };
-        let mut keys = Vec::with_capacity(sort.expr.len());
-        for key in &sort.expr {
-            match key_below(&key.expr, projection, node)? {
-                Some(expr) => keys.push(key.with_expr(expr)),
-                None => return Ok(Transformed::no(plan)),
-            }
+        if sort.expr.iter().any(|key| key.expr.is_volatile()) {
+            return Ok(Transformed::no(plan));
         }
-        let sorted =
-            LogicalPlan::Sort(Sort { expr: keys, input: Arc::new(node.input.clone()), fetch: sort.fetch });
-        let node = Arc::new(ModelNode::try_new(sorted, node.calls.clone())?);
-        let model = LogicalPlan::Extension(Extension { node });
-        Ok(Transformed::yes(match projection {
-            Some(above) => LogicalPlan::Projection(Projection::try_new(above.expr.clone(), Arc::new(model))?),
-            None => model,
-        }))
+        match sort_below(&sort.expr, sort.fetch, &sort.input)? {
+            Some(sorted) => Ok(Transformed::yes(sorted)),
+            None => Ok(Transformed::no(plan)),
+        }
     }
 }
 
-/// The sort key over the node's input, unless it reads a result or a computed column.
-fn key_below(key: &Expr, projection: Option<&Projection>, node: &ModelNode) -> Result<Option<Expr>> {
-    let mut known = !key.is_volatile();
-    let below = key.clone().transform_up(|part| {
-        let Expr::Column(column) = &part else { return Ok(Transformed::no(part)) };
-        let column = match projection {
-            Some(projection) => source(column, &projection.schema, &projection.expr),
-            None => Some(column.clone()),
-        };
-        match column {
-            Some(column) if !node.computes(&column.name) => Ok(Transformed::yes(Expr::Column(column))),
-            _ => {
-                known = false;
-                Ok(Transformed::no(part))
-            }
+/// `plan` with its rows sorted under the nearest model operator, unless a key needs more than that one's input.
+fn sort_below(keys: &[SortExpr], fetch: Option<usize>, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+    Ok(match plan {
+        LogicalPlan::Projection(above) => {
+            let Some(keys) = renamed(keys, |key| source(key, &above.schema, &above.expr))? else { return Ok(None) };
+            let Some(input) = sort_below(&keys, fetch, &above.input)? else { return Ok(None) };
+            Some(LogicalPlan::Projection(Projection::try_new(above.expr.clone(), Arc::new(input))?))
         }
-    })?;
-    Ok(known.then_some(below.data))
+        LogicalPlan::SubqueryAlias(above) => {
+            let below = |key: &Column| {
+                let place = above.schema.maybe_index_of_column(key)?;
+                Some(Column::from(above.input.schema().qualified_field(place)))
+            };
+            let Some(keys) = renamed(keys, below)? else { return Ok(None) };
+            let Some(input) = sort_below(&keys, fetch, &above.input)? else { return Ok(None) };
+            Some(LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), above.alias.clone())?))
+        }
+        LogicalPlan::Extension(_) => {
+            let Some(node) = ModelNode::of(plan) else { return Ok(None) };
+            let input_column = |key: &Column| (!node.computes(&key.name)).then(|| key.clone());
+            let Some(keys) = renamed(keys, input_column)? else { return Ok(None) };
+            let sorted = LogicalPlan::Sort(Sort { expr: keys, input: Arc::new(node.input.clone()), fetch });
+            let node = Arc::new(ModelNode::try_new(sorted, node.calls.clone())?);
+            Some(LogicalPlan::Extension(Extension { node }))
+        }
+        _ => None,
+    })
+}
+
+/// The sort keys with every column renamed by `below`; `None` if one has no name there.
+fn renamed(keys: &[SortExpr], below: impl Fn(&Column) -> Option<Column>) -> Result<Option<Vec<SortExpr>>> {
+    let mut known = true;
+    let mut renamed = Vec::with_capacity(keys.len());
+    for key in keys {
+        let expr = key.expr.clone().transform_up(|part| match &part {
+            Expr::Column(column) => match below(column) {
+                Some(column) => Ok(Transformed::yes(Expr::Column(column))),
+                None => {
+                    known = false;
+                    Ok(Transformed::no(part))
+                }
+            },
+            _ => Ok(Transformed::no(part)),
+        })?;
+        renamed.push(key.with_expr(expr.data));
+    }
+    Ok(known.then_some(renamed))
 }
 
 /// Removes calls whose column the projection or aggregate right above does not read.
@@ -105,7 +122,9 @@ impl OptimizerRule for DropUnusedCalls {
         let exprs = plan.expressions();
         // A subquery that is still there may read a column without naming it among this node's own.
         for expr in &exprs {
-            if expr.exists(|part| Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_))))? {
+            if expr
+                .exists(|part| Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_))))?
+            {
                 return Ok(Transformed::no(plan));
             }
         }

@@ -3,7 +3,7 @@
 //! In: the expression `{temperature: 0.7, row: prompt_id}` (the same as `named_struct('temperature', 0.7, ...)`).
 //! Out: [`Options`]. Every value but `row` is a constant: a literal, a constant expression or a bound `$parameter`.
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchemaRef, ScalarValue};

@@ -111,9 +111,7 @@ fn task(
         }
         Operation::ChoiceLogits { .. } => Some(Task::Choice { tokens: choices.to_vec() }),
         Operation::Reward => Some(Task::Reward),
-        Operation::Logprobs => {
-            response(column(args, 1)?, tokenizer, i)?.map(|response| Task::Logprobs { response })
-        }
+        Operation::Logprobs => response(column(args, 1)?, tokenizer, i)?.map(|response| Task::Logprobs { response }),
     })
 }
 

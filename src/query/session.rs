@@ -1,6 +1,6 @@
 //! The DataFusion session that every stage, command and service queries through.
 //!
-//! In: the models, the template renderer, a few options. Out: a `SessionContext` with our settings, functions and
+//! In: the models, the templates, a few options. Out: a `SessionContext` with our settings, functions and
 //! operators. Text columns are plain Utf8, so that what a stage writes is what its table says.
 
 use std::num::NonZero;
@@ -12,11 +12,12 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::exec::Pace;
 use super::extract::ExtractModelCalls;
-use super::functions::{self, Render};
+use super::functions;
+use super::markers;
 use super::models::Models;
 use super::optimize::{DropUnusedCalls, SortBelowModel};
 use super::planner::ModelQueryPlanner;
-use super::markers;
+use crate::principle::Templates;
 use crate::{Error, Result};
 
 /// How a session runs.
@@ -57,8 +58,8 @@ const FIRST_MICRO_BATCH: usize = 8;
 /// Marks a session as read-only; `super::params::sql` looks for it.
 struct ReadOnly;
 
-/// A session over `models`. `render` fills a template: (name, values) -> text.
-pub fn session(models: Arc<Models>, render: Render, options: &SessionOptions) -> Result<SessionContext> {
+/// A session over `models`; `templates` are what `render` fills.
+pub fn session(models: Arc<Models>, templates: Arc<Templates>, options: &SessionOptions) -> Result<SessionContext> {
     for (name, value) in [
         ("target_partitions", options.target_partitions),
         ("batch_size", options.batch_size),
@@ -99,7 +100,7 @@ pub fn session(models: Arc<Models>, render: Render, options: &SessionOptions) ->
         .with_optimizer_rule(Arc::new(DropUnusedCalls))
         .build();
     let context = SessionContext::new_with_state(state);
-    for function in markers::all().into_iter().chain(functions::all(&models, &render)) {
+    for function in markers::all().into_iter().chain(functions::all(&models, &templates)) {
         context.register_udf(function);
     }
     Ok(context)
