@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod draw;
+pub mod engine;
 pub mod error;
 pub mod model;
 pub mod table;
