@@ -1,105 +1,229 @@
-//! Batched inference: what an engine is asked and what it answers.
+//! The inference engine behind all model operators: a native CPU decoder with continuous batching.
 //!
-//! In: token ids with a task per request. Out: one [`Output`] per [`Request`], in request order.
+//! ```text
+//! submit(requests) ─> queue ─┬─> worker: step, step, ..  ─> outputs, in request order
+//! submit(requests) ─┘        └─> worker: step, step, ..
+//!                                  └─ blocks of keys and values; known prefixes are shared by all workers
+//! ```
+//! In: token ids and a [`Task`] per row. Out: sampled responses, logits of choices, log-probabilities, scores.
+//!
+//! Every worker thread decodes a batch of its own: in each step, one row for every response that is being sampled,
+//! and as many prompt tokens as the rest of the step holds. Rows are ragged; nothing is padded, and only the
+//! positions that a task needs go through the head. A prefix of whole blocks (16 tokens) that an earlier row had is
+//! found in a tree and not computed again; a row whose prefix is being computed waits for it.
+//!
+//! Results do not depend on any of this: a row's bits are the same alone, in a batch, with its prefix shared or
+//! not, on any worker (`native` says why).
 
-use std::fmt::Debug;
-use std::sync::Arc;
+mod job;
+mod pool;
+mod request;
+mod shared;
+mod stats;
+mod weights;
+mod worker;
 
-use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use crate::Result;
-use crate::draw::Key;
-use crate::model::Tokenizer;
+use futures::future::{BoxFuture, FutureExt};
+use tch::Tensor;
 
-/// How to sample.
+use crate::model::{Head, ModelConfig, Tokenizer};
+use crate::torch::guard;
+use crate::{Error, Result};
+use job::{Job, Model, Ticket};
+use native::LANES;
+use pool::Pool;
+use request::Limits;
+pub use request::{Finish, Generation, Inference, Output, Request, Sampling, Task};
+pub use salmon_native::Instructions;
+use salmon_native as native;
+use shared::Shared;
+pub use stats::EngineStats;
+
+/// How much of the machine an engine uses. Results do not depend on it, except for `instructions`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
-    /// Softmax temperature; 0 takes the most likely token.
-    pub temperature: f64,
-    /// Nucleus: the smallest set of tokens whose probabilities sum to this.
-    pub top_p: f64,
-    /// Only the k most likely tokens; 0 = all.
-    pub top_k: usize,
-    /// At most this many tokens.
-    pub max_tokens: usize,
-    /// Texts that end the response.
-    pub stop: Vec<String>,
+pub struct EngineOptions {
+    /// Worker threads; 0 for one per available core.
+    pub workers: usize,
+    /// Rows (tokens) that a worker computes in one step at most; it also bounds the responses sampled at a time.
+    pub max_batch_tokens: usize,
+    /// Bytes for keys and values of all workers, allocated when needed; 0 for 512 MiB, or one sequence of the
+    /// model's whole context if that is more.
+    pub kv_bytes: usize,
+    /// The instructions to use; `None` for the fastest that this processor has. Portable results differ from the
+    /// others in the last bits.
+    pub instructions: Option<Instructions>,
 }
 
-/// What is asked of one prompt.
-#[derive(Debug, Clone)]
-pub enum Task {
-    /// Sample a response.
-    Generate {
-        /// How to sample.
-        sampling: Arc<Sampling>,
-        /// The row's stream of random draws.
-        key: Key,
-    },
-    /// Logits of these tokens at the position after the prompt.
-    Choice {
-        /// Token ids.
-        tokens: Vec<u32>,
-    },
-    /// Log-probability of each token of this response.
-    Logprobs {
-        /// Token ids.
-        response: Vec<u32>,
-    },
-    /// The reward head's score of the prompt's last position.
-    Reward,
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions { workers: 0, max_batch_tokens: 256, kv_bytes: 0, instructions: None }
+    }
 }
 
-/// One request.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Token ids of the prompt.
-    pub prompt: Vec<u32>,
-    /// What to do with it.
-    pub task: Task,
+/// One model, ready to answer requests. See the module for how.
+pub struct Engine {
+    shared: Arc<Shared>,
+    config: ModelConfig,
+    limits: Limits,
+    instructions: Instructions,
+    /// Held while requests are queued, and for the whole of a reload.
+    gate: Mutex<()>,
+    workers: Vec<JoinHandle<()>>,
 }
 
-/// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// An end token or a stop string.
-    Stop,
-    /// `max_tokens` or the context.
-    Length,
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("layers", &self.config.num_hidden_layers)
+            .field("hidden", &self.config.hidden_size)
+            .field("workers", &self.workers.len())
+            .field("instructions", &self.instructions)
+            .finish_non_exhaustive()
+    }
 }
 
-/// One sampled response.
-#[derive(Debug, Clone)]
-pub struct Generation {
-    /// Token ids, with the end token when it stopped on one.
-    pub ids: Vec<u32>,
-    /// Its text without the end token, cut before the stop string.
-    pub text: String,
-    /// Log-probability per id at temperature 1, nats.
-    pub logprobs: Vec<f32>,
-    /// Why it ended.
-    pub finish: Finish,
+impl Engine {
+    /// Packs the weights and starts the workers.
+    ///
+    /// `weights` are contiguous f32 CPU tensors under their Hugging Face names, LoRA merged, with `score.weight`
+    /// (`[1, hidden]`) for [`Head::Linear`].
+    ///
+    /// # Errors
+    /// A model error for a missing or misshapen tensor; a config error for options that cannot work.
+    pub fn new(
+        config: &ModelConfig,
+        weights: BTreeMap<String, Tensor>,
+        tokenizer: Arc<Tokenizer>,
+        head: Head,
+        options: EngineOptions,
+    ) -> Result<Self> {
+        if options.max_batch_tokens == 0 {
+            return Err(Error::config("max_batch_tokens", "is 0; a step needs at least one token"));
+        }
+        if let Head::YesNo { yes, no } = head
+            && yes.max(no) as usize >= config.vocab_size
+        {
+            let problem = format!("tokens {yes} and {no} must be below the vocabulary of {}", config.vocab_size);
+            return Err(Error::model("Yes/No head", problem));
+        }
+        let context = config.max_position_embeddings;
+        let fastest = || Instructions::available().into_iter().next().unwrap_or(Instructions::Portable);
+        let instructions = options.instructions.unwrap_or_else(fastest);
+        let decoder = guard("engine weights", || weights::pack(config, &weights, head, instructions))?;
+        drop(weights);
+
+        let block_bytes = decoder.block_len() * size_of::<f32>();
+        let one = context.div_ceil(LANES);
+        let blocks = match options.kv_bytes {
+            0 => one.max((512 << 20) / block_bytes),
+            bytes => bytes / block_bytes,
+        };
+        if blocks < one {
+            let problem = format!(
+                "{} bytes do not hold one sequence of {context} tokens; give at least {}",
+                options.kv_bytes,
+                one * block_bytes
+            );
+            return Err(Error::config("kv_bytes", problem));
+        }
+        let count = match options.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let limits = Limits { vocab: config.vocab_size, context, has_head: head != Head::None };
+        let pool = Pool::new(decoder.block_len(), blocks);
+        let model = Model { tokenizer, head, end_tokens: config.eos_token_ids.clone() };
+        let shared = Arc::new(Shared::new(model, decoder, pool, count, options.max_batch_tokens));
+        let (config, gate) = (config.clone(), Mutex::new(()));
+        let mut engine = Engine { shared, config, limits, instructions, gate, workers: Vec::with_capacity(count) };
+        for me in 0..count {
+            let shared = Arc::clone(&engine.shared);
+            let thread = std::thread::Builder::new().name(format!("engine-{me}"));
+            let handle = thread
+                .spawn(move || worker::work(&shared, me))
+                .map_err(|e| Error::internal("engine", "cannot start a worker thread").because(e))?;
+            engine.workers.push(handle);
+        }
+        Ok(engine)
+    }
+
+    /// Totals so far.
+    pub fn stats(&self) -> EngineStats {
+        self.shared.counters.snapshot()
+    }
+
+    /// Replaces the weights (same config and head), once everything submitted before is done. What is submitted
+    /// meanwhile waits and gets the new weights. Known prefixes are forgotten.
+    ///
+    /// # Errors
+    /// As [`Engine::new`]; the old weights then stay.
+    pub fn reload(&self, weights: BTreeMap<String, Tensor>) -> Result<()> {
+        let head = self.shared.model.head;
+        let decoder = guard("engine weights", || weights::pack(&self.config, &weights, head, self.instructions))?;
+        drop(weights);
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.wait_until_idle();
+        state.pool.clear();
+        state.decoder = Arc::new(decoder);
+        Ok(())
+    }
 }
 
-/// The answer to one request.
-#[derive(Debug, Clone)]
-pub enum Output {
-    /// To [`Task::Generate`].
-    Generation(Generation),
-    /// To [`Task::Choice`], one per token asked for.
-    Logits(Vec<f32>),
-    /// To [`Task::Logprobs`], one per response token, nats.
-    Logprobs(Vec<f32>),
-    /// To [`Task::Reward`].
-    Reward(f32),
+impl Inference for Engine {
+    fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.shared.model.tokenizer
+    }
+
+    fn context(&self) -> usize {
+        self.limits.context
+    }
+
+    fn submit(&self, requests: Vec<Request>) -> BoxFuture<'static, Result<Vec<Output>>> {
+        let checked = requests.iter().enumerate().try_for_each(|(i, request)| request.check(i, &self.limits));
+        if let Err(error) = checked {
+            return futures::future::ready(Err(error)).boxed();
+        }
+        if requests.is_empty() {
+            return futures::future::ready(Ok(Vec::new())).boxed();
+        }
+        let (ticket, outputs) = Ticket::new(requests.len());
+        let mut jobs = Vec::with_capacity(requests.len());
+        for (i, request) in requests.into_iter().enumerate() {
+            jobs.extend(Job::new(&ticket, i, request, self.limits.context));
+        }
+        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.enqueue(jobs);
+        drop(gate);
+        let cancel = CancelOnDrop(ticket);
+        async move {
+            let _cancel = cancel;
+            let closed = || Error::internal("engine", "stopped before these rows were done; see the log for the cause");
+            outputs.await.unwrap_or_else(|_| Err(closed()))
+        }
+        .boxed()
+    }
 }
 
-/// A model that answers requests.
-pub trait Inference: Debug + Send + Sync {
-    /// Its tokenizer.
-    fn tokenizer(&self) -> &Arc<Tokenizer>;
-    /// The longest sequence it takes, tokens.
-    fn context(&self) -> usize;
-    /// Answers in request order; dropping the future cancels what has not run yet.
-    fn submit(&self, requests: Vec<Request>) -> BoxFuture<'static, Result<Vec<Output>>>;
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.close();
+        for worker in self.workers.drain(..) {
+            // A worker that panicked has closed the engine already.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Cancels the rows of a future that is dropped, finished or not.
+struct CancelOnDrop(Arc<Ticket>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }

@@ -1,0 +1,455 @@
+//! A LLaMA decoder over flat, ragged rows: prefill and decode are the same call.
+//!
+//! ```text
+//! spans [(tokens, position, blocks)] ─> rows [n, hidden] ─ layers ─> wanted rows [m, hidden] ─> logits | score
+//!                                                      └> keys and values into the blocks
+//! ```
+//! A row is a token at a position of a sequence; there is no padding. Keys and values lie in blocks of sixteen
+//! tokens that the caller owns. In the last layer only the wanted rows go past the keys and values.
+
+use super::attention::{Attention, MAX_QUERIES};
+use super::gemm::Gemm;
+use super::kernels::{Instructions, Kernels};
+use super::memory::{Lines, Matrix, Packed, padded};
+use super::pointwise::{RmsNorm, Rotary, SwiGlu};
+use super::simd::LANES;
+use std::borrow::Cow;
+
+/// The shape and constants of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head, even.
+    pub head_dim: usize,
+    /// Epsilon of the RMS norms.
+    pub eps: f32,
+    /// Positions at most.
+    pub context: usize,
+}
+
+/// Weights as a checkpoint stores them: row-major `[outputs, inputs]`, f32.
+#[derive(Debug)]
+pub struct Tensors<'a> {
+    /// `[vocab, hidden]`.
+    pub embedding: &'a [f32],
+    /// One per layer.
+    pub layers: Vec<LayerTensors<'a>>,
+    /// `[hidden]`, the final norm.
+    pub norm: &'a [f32],
+    /// `[vocab, hidden]`; the embedding again where the model ties them.
+    pub unembedding: &'a [f32],
+    /// `[1, hidden]`, the linear reward head, if there is one.
+    pub score: Option<&'a [f32]>,
+    /// `[head_dim / 2]` rotary frequencies, in radians per position.
+    pub frequencies: &'a [f32],
+}
+
+/// The weights of one layer, `[outputs, inputs]`.
+#[derive(Debug)]
+pub struct LayerTensors<'a> {
+    /// `[hidden]`, the norm before attention.
+    pub attention_norm: &'a [f32],
+    /// `[heads * head_dim, hidden]`.
+    pub query: &'a [f32],
+    /// `[kv_heads * head_dim, hidden]`.
+    pub key: &'a [f32],
+    /// `[kv_heads * head_dim, hidden]`.
+    pub value: &'a [f32],
+    /// `[hidden, heads * head_dim]`.
+    pub output: &'a [f32],
+    /// `[hidden]`, the norm before the feed-forward layer.
+    pub mlp_norm: &'a [f32],
+    /// `[intermediate, hidden]`.
+    pub gate: &'a [f32],
+    /// `[intermediate, hidden]`.
+    pub up: &'a [f32],
+    /// `[hidden, intermediate]`.
+    pub down: &'a [f32],
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Lines,
+    qkv: Packed,
+    output: Packed,
+    mlp_norm: Lines,
+    gate_up: Packed,
+    down: Packed,
+}
+
+/// Packed weights, shared by all worker threads.
+#[derive(Debug)]
+pub struct Decoder {
+    kernels: &'static Kernels,
+    shape: Shape,
+    /// Half a head, padded: queries and keys are stored as two such halves.
+    half: usize,
+    /// A head of values, padded.
+    value_width: usize,
+    embedding: Lines,
+    layers: Vec<Layer>,
+    norm: Lines,
+    unembedding: Packed,
+    score: Option<Packed>,
+    cos: Lines,
+    sin: Lines,
+}
+
+/// Consecutive tokens of one sequence, to be computed in one step.
+#[derive(Debug)]
+pub struct Span<'a> {
+    /// The tokens.
+    pub tokens: &'a [u32],
+    /// Position of the first one.
+    pub start: usize,
+    /// The sequence's blocks from position 0 to the last token, each of [`Decoder::block_len`] f32. Those that
+    /// `tokens` fall into are written, so no other sequence may use them meanwhile; the others are read.
+    pub blocks: &'a [*mut f32],
+    /// How many of the last tokens need a hidden state.
+    pub wanted: usize,
+}
+
+/// The activations of one worker: up to `rows` rows in a step.
+#[derive(Debug)]
+pub struct Scratch {
+    x: Matrix,
+    hidden: Matrix,
+    qkv: Matrix,
+    attended: Matrix,
+    gate_up: Matrix,
+    scores: Matrix,
+    logits: Matrix,
+    panel: Lines,
+}
+
+impl Decoder {
+    /// Packs the weights. `None` if this processor lacks the instructions.
+    ///
+    /// The tensors must have the sizes that `shape` says; the caller has checked them.
+    pub fn new(shape: Shape, tensors: &Tensors<'_>, instructions: Instructions) -> Option<Self> {
+        let kernels = instructions.kernels()?;
+        let half = padded(shape.head_dim / 2);
+        let value_width = padded(shape.head_dim);
+        let layers = tensors.layers.iter().map(|t| Layer::new(&shape, half, value_width, t)).collect();
+        let width = padded(shape.hidden);
+        let mut embedding = Lines::zeroed(shape.vocab * width);
+        for (to, from) in embedding.as_mut_slice().chunks_mut(width).zip(tensors.embedding.chunks(shape.hidden)) {
+            to[..shape.hidden].copy_from_slice(from);
+        }
+        let (mut cos, mut sin) = (Lines::zeroed(shape.context * half), Lines::zeroed(shape.context * half));
+        for position in 0..shape.context {
+            for (j, &frequency) in tensors.frequencies.iter().enumerate() {
+                // The angle is rounded to f32, as in every other implementation; its cosine is then exact.
+                let angle = f64::from(position as f32 * frequency);
+                cos.as_mut_slice()[position * half + j] = angle.cos() as f32;
+                sin.as_mut_slice()[position * half + j] = angle.sin() as f32;
+            }
+        }
+        let rows = |w: &[f32], i: usize| -> std::ops::Range<usize> { i * shape.hidden..w.len().min((i + 1) * shape.hidden) };
+        let head = tensors.unembedding;
+        Some(Decoder {
+            kernels,
+            shape,
+            half,
+            value_width,
+            embedding,
+            layers,
+            norm: line(tensors.norm),
+            unembedding: Packed::new(shape.hidden, shape.vocab, |i| head.get(rows(head, i))),
+            score: tensors.score.map(|w| Packed::new(shape.hidden, 1, |_| Some(w))),
+            cos,
+            sin,
+        })
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// f32 in a block: keys and values of [`LANES`] tokens in all layers.
+    pub fn block_len(&self) -> usize {
+        self.layers.len() * self.layer_len()
+    }
+
+    fn layer_len(&self) -> usize {
+        self.shape.kv_heads * LANES * (2 * self.half + self.value_width)
+    }
+
+    /// Activations for steps of up to `rows` rows.
+    pub fn scratch(&self, rows: usize) -> Scratch {
+        let s = &self.shape;
+        // Logits of a bounded number of rows at a time: 4 MiB, or one register tile of rows.
+        let logit_rows = (1_048_576 / padded(s.vocab)).clamp(12, 96).min(rows.max(1));
+        Scratch {
+            x: Matrix::new(rows, s.hidden),
+            hidden: Matrix::new(rows, s.hidden),
+            qkv: Matrix::new(rows, (s.heads + s.kv_heads) * 2 * self.half + s.kv_heads * self.value_width),
+            attended: Matrix::new(rows, s.heads * self.value_width),
+            gate_up: Matrix::new(rows, 2 * padded(s.intermediate)),
+            scores: Matrix::new(MAX_QUERIES, s.context),
+            logits: Matrix::new(logit_rows, s.vocab),
+            panel: Lines::zeroed(LANES),
+        }
+    }
+
+    /// Computes all spans: writes their keys and values, and leaves the final hidden states of the wanted rows,
+    /// in order, in `scratch`; gives their number.
+    ///
+    /// # Panics
+    /// If there are more rows than the scratch has, or a token, position or block list does not fit the shape.
+    pub fn step(&self, scratch: &mut Scratch, spans: &[Span<'_>]) -> usize {
+        let mut rows = 0;
+        for span in spans {
+            let end = span.start + span.tokens.len();
+            assert!(end <= self.shape.context && end <= span.blocks.len() * LANES && span.wanted <= span.tokens.len());
+            assert!(rows + span.tokens.len() <= scratch.x.rows);
+            let width = padded(self.shape.hidden);
+            for &token in span.tokens {
+                let at = token as usize * width;
+                scratch.x.row_mut(rows)[..width].copy_from_slice(&self.embedding.as_slice()[at..at + width]);
+                rows += 1;
+            }
+        }
+        for (i, layer) in self.layers.iter().enumerate() {
+            rows = self.layer(scratch, spans, rows, i, layer);
+        }
+        self.norm(scratch, &self.norm, rows);
+        rows
+    }
+
+    /// One layer over all rows; the last one goes on with the wanted rows only and gives their number.
+    fn layer(&self, scratch: &mut Scratch, spans: &[Span<'_>], rows: usize, index: usize, layer: &Layer) -> usize {
+        self.norm(scratch, &layer.attention_norm, rows);
+        self.gemm(&layer.qkv, &scratch.hidden, 0, rows, &mut scratch.qkv, false);
+        let last = index + 1 == self.layers.len();
+        let (mut first, mut kept) = (0, 0);
+        for span in spans {
+            let len = span.tokens.len();
+            for i in 0..len {
+                self.remember(scratch.qkv.row_mut(first + i), span, span.start + i, index);
+            }
+            let skip = if last { len - span.wanted } else { 0 };
+            let attention = Attention {
+                queries: scratch.qkv.ptr(first + skip),
+                query_stride: scratch.qkv.stride,
+                out: scratch.attended.ptr_mut(kept),
+                out_stride: scratch.attended.stride,
+                rows: len - skip,
+                start: span.start + skip,
+                blocks: span.blocks,
+                layer: index * self.layer_len(),
+                kv_heads: self.shape.kv_heads,
+                group: self.shape.heads / self.shape.kv_heads,
+                key_width: 2 * self.half,
+                value_width: self.value_width,
+                scores: scratch.scores.ptr_mut(0),
+                score_stride: scratch.scores.stride,
+            };
+            // SAFETY: `step` checked rows, positions and blocks; the scratch was made for this shape.
+            unsafe { (self.kernels.attention)(&attention) };
+            if last {
+                for i in skip..len {
+                    scratch.x.copy_row(first + i, kept + i - skip);
+                }
+            }
+            first += len;
+            kept += len - skip;
+        }
+        if kept == 0 {
+            return 0;
+        }
+        self.gemm(&layer.output, &scratch.attended, 0, kept, &mut scratch.x, true);
+        self.norm(scratch, &layer.mlp_norm, kept);
+        self.gemm(&layer.gate_up, &scratch.hidden, 0, kept, &mut scratch.gate_up, false);
+        let stride = scratch.gate_up.stride;
+        let width = padded(self.shape.intermediate);
+        // SAFETY: the matrix has `kept` rows of `2 * width`.
+        unsafe { (self.kernels.swiglu)(&SwiGlu { x: scratch.gate_up.ptr_mut(0), stride, width, rows: kept }) };
+        self.gemm(&layer.down, &scratch.gate_up, 0, kept, &mut scratch.x, true);
+        kept
+    }
+
+    /// Rotates one row's queries and keys, scales its queries, and writes its keys and values into its block.
+    fn remember(&self, row: &mut [f32], span: &Span<'_>, position: usize, layer: usize) {
+        let (s, key_width) = (&self.shape, 2 * self.half);
+        let cos = self.cos.as_slice()[position * self.half..].as_ptr();
+        let sin = self.sin.as_slice()[position * self.half..].as_ptr();
+        let (queries, rest) = row.split_at_mut(s.heads * key_width);
+        let (keys, values) = rest.split_at_mut(s.kv_heads * key_width);
+        let scale = 1.0 / (s.head_dim as f32).sqrt();
+        let rotate = |x: &mut [f32], heads, scale| Rotary { x: x.as_mut_ptr(), heads, half: self.half, cos, sin, scale };
+        // SAFETY: both slices hold their heads; cos and sin have `half` values per position.
+        unsafe {
+            (self.kernels.rotary)(&rotate(queries, s.heads, scale));
+            (self.kernels.rotary)(&rotate(keys, s.kv_heads, 1.0));
+        }
+        let slot = position % LANES;
+        // SAFETY: `step` checked that the block exists; a block has `block_len` f32, and while a span is being
+        // computed the blocks its tokens fall into are its own.
+        let block = unsafe {
+            let start = span.blocks[position / LANES].add(layer * self.layer_len());
+            std::slice::from_raw_parts_mut(start, self.layer_len())
+        };
+        let (block_keys, block_values) = block.split_at_mut(s.kv_heads * key_width * LANES);
+        for (to, &key) in block_keys.chunks_exact_mut(LANES).zip(&keys[..s.kv_heads * key_width]) {
+            to[slot] = key;
+        }
+        let width = self.value_width;
+        for (to, value) in block_values.chunks_exact_mut(LANES * width).zip(values.chunks_exact(width)) {
+            to[slot * width..(slot + 1) * width].copy_from_slice(value);
+        }
+    }
+
+    fn norm(&self, scratch: &mut Scratch, weight: &Lines, rows: usize) {
+        let norm = RmsNorm {
+            x: scratch.x.ptr(0),
+            weight: weight.as_slice().as_ptr(),
+            out: scratch.hidden.ptr_mut(0),
+            stride: scratch.x.stride,
+            width: self.shape.hidden,
+            rows,
+            eps: self.shape.eps,
+        };
+        // SAFETY: both matrices have the same stride and at least `rows` rows; the weight is as wide.
+        unsafe { (self.kernels.rms_norm)(&norm) }
+    }
+
+    fn gemm(&self, weights: &Packed, x: &Matrix, first: usize, rows: usize, out: &mut Matrix, add: bool) {
+        assert!(first + rows <= x.rows && rows <= out.rows);
+        assert!(weights.k <= x.stride && weights.panels * LANES <= out.stride);
+        let gemm = Gemm {
+            weights: weights.ptr(0),
+            k: weights.k,
+            panels: weights.panels,
+            x: x.ptr(first),
+            x_stride: x.stride,
+            rows,
+            out: out.ptr_mut(0),
+            out_stride: out.stride,
+            add,
+        };
+        // SAFETY: just checked.
+        unsafe { (self.kernels.gemm)(&gemm) }
+    }
+
+    /// Rows of logits that [`Decoder::logits`] can compute in one call.
+    pub fn logit_rows(scratch: &Scratch) -> usize {
+        scratch.logits.rows
+    }
+
+    /// Computes the logits of wanted rows `first..first + rows`; read them with [`Decoder::logit_row`].
+    pub fn logits(&self, scratch: &mut Scratch, first: usize, rows: usize) {
+        self.gemm(&self.unembedding, &scratch.hidden, first, rows, &mut scratch.logits, false);
+    }
+
+    /// Row `i` of the last [`Decoder::logits`] call, and the padding after it.
+    pub fn logit_row<'a>(&self, scratch: &'a mut Scratch, i: usize) -> &'a mut [f32] {
+        &mut scratch.logits.row_mut(i)[..padded(self.shape.vocab)]
+    }
+
+    /// The logit of one token for wanted row `row`, with the same bits as in the full row of logits.
+    pub fn logit(&self, scratch: &mut Scratch, row: usize, token: u32) -> f32 {
+        let token = token as usize;
+        self.one_panel(&self.unembedding, scratch, row, token / LANES)[token % LANES]
+    }
+
+    /// The linear head's score of wanted row `row`; `None` without such a head.
+    pub fn score(&self, scratch: &mut Scratch, row: usize) -> Option<f32> {
+        let score = self.score.as_ref()?;
+        Some(self.one_panel(score, scratch, row, 0)[0])
+    }
+
+    fn one_panel<'a>(&self, weights: &Packed, scratch: &'a mut Scratch, row: usize, panel: usize) -> &'a [f32] {
+        assert!(panel < weights.panels && row < scratch.hidden.rows);
+        let gemm = Gemm {
+            weights: weights.ptr(panel),
+            k: weights.k,
+            panels: 1,
+            x: scratch.hidden.ptr(row),
+            x_stride: 0,
+            rows: 1,
+            out: scratch.panel.as_mut_slice().as_mut_ptr(),
+            out_stride: 0,
+            add: false,
+        };
+        // SAFETY: the panel and the row exist; `panel` has room for one panel.
+        unsafe { (self.kernels.gemm)(&gemm) };
+        scratch.panel.as_slice()
+    }
+
+    pub(super) fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+}
+
+impl Layer {
+    fn new<'a>(shape: &Shape, half: usize, value_width: usize, t: &LayerTensors<'a>) -> Self {
+        let (hidden, dim) = (shape.hidden, shape.head_dim);
+        let query_columns = shape.heads * 2 * half;
+        let key_columns = shape.kv_heads * 2 * half;
+        // A head of queries or keys is two halves, each padded to whole vectors.
+        let rotated = |w: &'a [f32], column: usize| -> Option<&'a [f32]> {
+            let (head, side, j) = (column / (2 * half), column / half % 2, column % half);
+            let row = head * dim + side * (dim / 2) + j;
+            if j < dim / 2 { w.get(row * hidden..(row + 1) * hidden) } else { None }
+        };
+        let width = padded(shape.intermediate);
+        Layer {
+            attention_norm: line(t.attention_norm),
+            qkv: Packed::new(hidden, query_columns + key_columns + shape.kv_heads * value_width, |column| {
+                if column < query_columns {
+                    return rotated(t.query, column);
+                }
+                if column < query_columns + key_columns {
+                    return rotated(t.key, column - query_columns);
+                }
+                let column = column - query_columns - key_columns;
+                let (head, j) = (column / value_width, column % value_width);
+                let row = head * dim + j;
+                if j < dim { t.value.get(row * hidden..(row + 1) * hidden) } else { None }
+            }),
+            output: {
+                let weights = spread_heads(t.output, shape.heads, dim, value_width);
+                let k = shape.heads * value_width;
+                Packed::new(k, hidden, |column| weights.get(column * k..(column + 1) * k))
+            },
+            mlp_norm: line(t.mlp_norm),
+            gate_up: Packed::new(hidden, 2 * width, |column| {
+                let (w, row) = if column < width { (t.gate, column) } else { (t.up, column - width) };
+                w.get(row * hidden..(row + 1) * hidden)
+            }),
+            down: Packed::new(shape.intermediate, hidden, |column| {
+                t.down.get(column * shape.intermediate..(column + 1) * shape.intermediate)
+            }),
+        }
+    }
+}
+
+/// A vector of weights, padded with zeros.
+fn line(w: &[f32]) -> Lines {
+    let mut line = Lines::zeroed(w.len());
+    line.as_mut_slice()[..w.len()].copy_from_slice(w);
+    line
+}
+
+/// `[rows, heads * dim]` with each head widened to `width` inputs by zeros.
+fn spread_heads(w: &[f32], heads: usize, dim: usize, width: usize) -> Cow<'_, [f32]> {
+    if dim == width || heads == 0 {
+        return Cow::Borrowed(w);
+    }
+    let mut out = vec![0.0; w.len() / dim * width];
+    for (to, from) in out.chunks_exact_mut(width).zip(w.chunks_exact(dim)) {
+        to[..dim].copy_from_slice(from);
+    }
+    Cow::Owned(out)
+}

@@ -1,0 +1,30 @@
+//! The decoder's arithmetic: plain Rust on f32, no libtorch, and nothing else of salmon.
+//!
+//! In: weights ([`Tensors`]), spans of tokens and their blocks of keys and values. Out: final hidden states,
+//! logits, scores, sampled tokens.
+//!
+//! Batch invariance: every output element is computed in an order that depends on its own row only (see `gemm`
+//! and `attention`), so a row's bits are the same alone, in any batch, and on top of keys and values that were
+//! computed in another batch.
+//!
+//! Unused lanes hold zeros, never garbage, so every kernel works on whole vectors.
+#![warn(missing_docs, unreachable_pub)]
+// Kernel bodies are unsafe from end to end; a block around each line would say nothing.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+mod attention;
+mod decoder;
+mod gemm;
+mod kernels;
+mod memory;
+mod pointwise;
+mod sample;
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use decoder::{Decoder, LayerTensors, Scratch, Shape, Span, Tensors};
+pub use kernels::Instructions;
+pub use memory::Lines;
+pub use sample::{Choice, Sampler};
+pub use simd::LANES;

@@ -1,0 +1,118 @@
+//! Kernels that work row by row: RMS norm, rotary embedding, SwiGLU, and the exponentials behind a softmax.
+
+use super::simd::{LANES, Simd};
+
+/// `out = x / sqrt(mean(x^2) + eps) * weight` over `width` elements; padding stays zero.
+#[derive(Clone, Copy)]
+pub(super) struct RmsNorm {
+    pub(super) x: *const f32,
+    pub(super) weight: *const f32,
+    pub(super) out: *mut f32,
+    pub(super) stride: usize,
+    pub(super) width: usize,
+    pub(super) rows: usize,
+    pub(super) eps: f32,
+}
+
+#[inline(always)]
+pub(super) unsafe fn rms_norm<S: Simd>(a: &RmsNorm) {
+    for row in 0..a.rows {
+        let (x, out) = (a.x.add(row * a.stride), a.out.add(row * a.stride));
+        let mut sum = S::splat(0.0);
+        for i in (0..a.width).step_by(LANES) {
+            let x = S::load(x.add(i));
+            sum = S::fma(x, x, sum);
+        }
+        let scale = S::splat(1.0 / (S::sum(sum) / a.width as f32 + a.eps).sqrt());
+        for i in (0..a.width).step_by(LANES) {
+            let x = S::mul(S::load(x.add(i)), scale);
+            S::store(out.add(i), S::mul(x, S::load(a.weight.add(i))));
+        }
+    }
+}
+
+/// Rotates the heads of one row in place: each head is two halves of `half` f32, and
+/// `(a, b) -> (a cos - b sin, b cos + a sin)` times `scale`.
+#[derive(Clone, Copy)]
+pub(super) struct Rotary {
+    pub(super) x: *mut f32,
+    pub(super) heads: usize,
+    pub(super) half: usize,
+    pub(super) cos: *const f32,
+    pub(super) sin: *const f32,
+    pub(super) scale: f32,
+}
+
+#[inline(always)]
+pub(super) unsafe fn rotary<S: Simd>(r: &Rotary) {
+    let scale = S::splat(r.scale);
+    for j in (0..r.half).step_by(LANES) {
+        let (cos, sin) = (S::mul(S::load(r.cos.add(j)), scale), S::mul(S::load(r.sin.add(j)), scale));
+        for head in 0..r.heads {
+            let p = r.x.add(head * 2 * r.half + j);
+            let (a, b) = (S::load(p), S::load(p.add(r.half)));
+            S::store(p, S::sub(S::mul(a, cos), S::mul(b, sin)));
+            S::store(p.add(r.half), S::fma(a, sin, S::mul(b, cos)));
+        }
+    }
+}
+
+/// `gate = gate / (1 + e^-gate) * up` in place; a row is `width` gates, then `width` ups.
+#[derive(Clone, Copy)]
+pub(super) struct SwiGlu {
+    pub(super) x: *mut f32,
+    pub(super) stride: usize,
+    pub(super) width: usize,
+    pub(super) rows: usize,
+}
+
+#[inline(always)]
+pub(super) unsafe fn swiglu<S: Simd>(a: &SwiGlu) {
+    let (zero, one) = (S::splat(0.0), S::splat(1.0));
+    for row in 0..a.rows {
+        let x = a.x.add(row * a.stride);
+        for i in (0..a.width).step_by(LANES) {
+            let (gate, up) = (S::load(x.add(i)), S::load(x.add(a.width + i)));
+            let silu = S::div(gate, S::add(one, S::exp(S::sub(zero, gate))));
+            S::store(x.add(i), S::mul(silu, up));
+        }
+    }
+}
+
+/// The largest of `len` values, `len` a multiple of [`LANES`].
+#[inline(always)]
+pub(super) unsafe fn maximum<S: Simd>(x: *const f32, len: usize) -> f32 {
+    let mut max = S::splat(f32::NEG_INFINITY);
+    for i in (0..len).step_by(LANES) {
+        max = S::max(max, S::load(x.add(i)));
+    }
+    S::maximum(max)
+}
+
+/// Values that [`exponentials`] adds up at a time.
+pub(super) const PART: usize = 8 * LANES;
+
+/// `out = e^((x - max) * scale)`, and the sum of every [`PART`] of them in `parts`.
+#[derive(Clone, Copy)]
+pub(super) struct Exponentials {
+    pub(super) x: *const f32,
+    pub(super) out: *mut f32,
+    pub(super) parts: *mut f64,
+    pub(super) len: usize,
+    pub(super) max: f32,
+    pub(super) scale: f32,
+}
+
+#[inline(always)]
+pub(super) unsafe fn exponentials<S: Simd>(a: &Exponentials) {
+    let (max, scale) = (S::splat(a.max), S::splat(a.scale));
+    for (part, start) in (0..a.len).step_by(PART).enumerate() {
+        let mut sum = S::splat(0.0);
+        for i in (start..a.len.min(start + PART)).step_by(LANES) {
+            let e = S::exp(S::mul(S::sub(S::load(a.x.add(i)), max), scale));
+            sum = S::add(sum, e);
+            S::store(a.out.add(i), e);
+        }
+        *a.parts.add(part) = f64::from(S::sum(sum));
+    }
+}

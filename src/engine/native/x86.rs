@@ -1,0 +1,128 @@
+//! AVX-512 and AVX2 lanes: one and two registers for a vector of sixteen f32.
+
+use super::simd::{LANES, Simd};
+use std::arch::x86_64::*;
+
+/// AVX-512F: one 512-bit register.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+impl Simd for Avx512 {
+    type V = __m512;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self::V {
+        _mm512_set1_ps(x)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::V {
+        _mm512_loadu_ps(p)
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Self::V) {
+        _mm512_storeu_ps(p, v)
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        _mm512_add_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+        _mm512_sub_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+        _mm512_mul_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+        _mm512_div_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        _mm512_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
+        _mm512_max_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
+        _mm512_min_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn first(v: Self::V, n: usize, rest: Self::V) -> Self::V {
+        let mask = if n >= LANES { u16::MAX } else { (1u16 << n) - 1 };
+        _mm512_mask_blend_ps(mask, rest, v)
+    }
+    #[inline(always)]
+    unsafe fn scale(v: Self::V, shifted: Self::V) -> Self::V {
+        let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+        _mm512_mul_ps(v, _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f80_0000))))
+    }
+}
+
+/// AVX2 with FMA: two 256-bit registers.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+impl Simd for Avx2 {
+    type V = (__m256, __m256);
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self::V {
+        (_mm256_set1_ps(x), _mm256_set1_ps(x))
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::V {
+        (_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8)))
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Self::V) {
+        _mm256_storeu_ps(p, v.0);
+        _mm256_storeu_ps(p.add(8), v.1);
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        (_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1))
+    }
+    #[inline(always)]
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+        (_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1))
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+        (_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1))
+    }
+    #[inline(always)]
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+        (_mm256_div_ps(a.0, b.0), _mm256_div_ps(a.1, b.1))
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        (_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1))
+    }
+    #[inline(always)]
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
+        (_mm256_max_ps(a.0, b.0), _mm256_max_ps(a.1, b.1))
+    }
+    #[inline(always)]
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
+        (_mm256_min_ps(a.0, b.0), _mm256_min_ps(a.1, b.1))
+    }
+    #[inline(always)]
+    unsafe fn first(v: Self::V, n: usize, rest: Self::V) -> Self::V {
+        let n = _mm256_set1_ps(n as f32);
+        let low = _mm256_cmp_ps::<_CMP_LT_OQ>(_mm256_setr_ps(0., 1., 2., 3., 4., 5., 6., 7.), n);
+        let high = _mm256_cmp_ps::<_CMP_LT_OQ>(_mm256_setr_ps(8., 9., 10., 11., 12., 13., 14., 15.), n);
+        (_mm256_blendv_ps(rest.0, v.0, low), _mm256_blendv_ps(rest.1, v.1, high))
+    }
+    #[inline(always)]
+    unsafe fn scale(v: Self::V, shifted: Self::V) -> Self::V {
+        (scale_half(v.0, shifted.0), scale_half(v.1, shifted.1))
+    }
+}
+
+#[inline(always)]
+unsafe fn scale_half(v: __m256, shifted: __m256) -> __m256 {
+    let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
+    _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f80_0000))))
+}

@@ -1,0 +1,89 @@
+//! A worker thread: turn, step, deliver, until the engine is closed.
+//!
+//! In: turns from [`Shared`]. Out: each job's output, or its error. A panic in a step fails the jobs of that step
+//! and nothing else.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::native::{Decoder, Sampler, Scratch, Span};
+use super::request::Output;
+use super::shared::{Running, Shared};
+use super::stats::StepCount;
+use crate::{Error, Result};
+
+/// The body of worker thread `me`.
+pub(super) fn work(shared: &Arc<Shared>, me: usize) {
+    // A bug outside of a step must not leave callers waiting: dropped jobs fail, and the engine closes.
+    if catch_unwind(AssertUnwindSafe(|| run(shared, me))).is_err() {
+        shared.close();
+    }
+}
+
+fn run(shared: &Shared, me: usize) {
+    let mut running = Vec::new();
+    let mut memory: Option<(Scratch, Sampler)> = None;
+    while let Some(decoder) = shared.turn(me, &mut running) {
+        let (scratch, sampler) = memory
+            .get_or_insert_with(|| (decoder.scratch(shared.most_rows), Sampler::new(decoder.shape().vocab)));
+        let stepped = catch_unwind(AssertUnwindSafe(|| step(shared, &decoder, scratch, sampler, &mut running)));
+        if stepped.is_err() {
+            for r in &mut running {
+                r.job.finish(Err(Error::internal("engine", "a bug in the decoder stopped this row; see the log")));
+            }
+            memory = None;
+        }
+    }
+}
+
+fn step(shared: &Shared, decoder: &Decoder, scratch: &mut Scratch, sampler: &mut Sampler, running: &mut [Running]) {
+    let started = Instant::now();
+    let mut count = StepCount::default();
+    // Which job each wanted row belongs to.
+    let mut owners = Vec::new();
+    let mut spans = Vec::with_capacity(running.len());
+    for (i, r) in running.iter().enumerate() {
+        let Some(lease) = r.lease.as_ref().filter(|_| r.planned > 0) else { continue };
+        let (tokens, wanted) = r.job.next(r.planned);
+        owners.extend(std::iter::repeat_n(i, wanted));
+        spans.push(Span { tokens, start: r.job.computed(), blocks: lease.blocks(), wanted });
+        *if r.job.is_decoding() { &mut count.decoded } else { &mut count.prompt } += tokens.len() as u64;
+    }
+    let rows = decoder.step(scratch, &spans);
+    debug_assert_eq!(rows, owners.len());
+    drop(spans);
+    for r in running.iter_mut() {
+        r.job.advance(r.planned);
+    }
+
+    let mut done: Vec<(usize, Result<Output>)> = Vec::new();
+    let mut at = 0;
+    while at < owners.len() {
+        let whole = owners[at..].iter().take_while(|&&i| running[i].job.wants_logits()).count();
+        if whole == 0 {
+            done.push((owners[at], running[owners[at]].job.take_hidden(&shared.model, decoder, scratch, at)));
+            at += 1;
+            continue;
+        }
+        let rows = whole.min(Decoder::logit_rows(scratch));
+        decoder.logits(scratch, at, rows);
+        for (row, &owner) in owners[at..at + rows].iter().enumerate() {
+            // A job that failed in an earlier row has no use for the later ones.
+            if done.last().is_some_and(|(last, _)| *last == owner) {
+                continue;
+            }
+            let before = running[owner].job.waiting();
+            let logits = decoder.logit_row(scratch, row);
+            let result = running[owner].job.take_logits(&shared.model, decoder, sampler, logits);
+            count.generated += (running[owner].job.waiting() - before) as u64;
+            done.extend(result.transpose().map(|result| (owner, result)));
+        }
+        at += rows;
+    }
+    shared.counters.step(&count, started.elapsed());
+    for (owner, result) in done {
+        shared.counters.finished();
+        running[owner].job.finish(result);
+    }
+}
