@@ -408,3 +408,21 @@ async fn a_session_without_models_says_so() {
     let error = salmon::Error::from(frame.collect().await.unwrap_err());
     assert_eq!(error.to_string(), "reward: no model is named m; there are none");
 }
+
+#[tokio::test]
+async fn sorted_rows_stay_sorted_in_several_partitions() {
+    for text in [
+        "SELECT id, generate('m', prompt)['tokens'] AS n FROM t ORDER BY id DESC",
+        "SELECT * FROM (SELECT id, generate('m', prompt)['tokens'] AS n FROM t) WHERE n > 1 ORDER BY id DESC",
+        "SELECT * FROM (SELECT id, generate('m', prompt)['tokens'] AS n FROM t) WHERE n > 1 ORDER BY id DESC LIMIT 20",
+    ] {
+        let world = World::new(0, &SessionOptions { target_partitions: 4, ..one_partition() });
+        let whole = table(400);
+        let partitions = (0..4).map(|part| vec![whole.slice(part * 100, 50), whole.slice(part * 100 + 50, 50)]);
+        let mem = datafusion::datasource::MemTable::try_new(whole.schema(), partitions.collect()).unwrap();
+        world.context.deregister_table("t").unwrap();
+        world.context.register_table("t", Arc::new(mem)).unwrap();
+        let ids: Vec<i64> = rows(&world.context, text).await.iter().map(|row| row["id"].as_i64().unwrap()).collect();
+        assert!(ids.len() >= 20 && ids.is_sorted_by(|a, b| a > b), "{text}: {ids:?}");
+    }
+}

@@ -93,3 +93,29 @@ async fn nested_calls_stand_on_each_other() {
           DataSourceExec: partitions=1, partition_sizes=[1]
     "#);
 }
+
+#[tokio::test]
+async fn a_sort_passes_filters_on_results_so_that_rows_stream_on() {
+    let text = "WITH g AS (SELECT id, prompt, generate('m', prompt) AS g FROM t)
+        SELECT id, logprobs('n', prompt, g['ids']) AS l FROM g WHERE g['finish_reason'] <> 'length' ORDER BY id";
+    assert_snapshot!(plan(text).await, @r#"
+    Projection: g.id, __model_1 AS l
+      Model: __model_1 = logprobs('n', g.prompt, get_field(g.g, Utf8("ids")))
+        SubqueryAlias: g
+          Projection: t.id, t.prompt, __model_0 AS g
+            Filter: __datafusion_extracted_1 != Utf8("length")
+              Projection: get_field(__model_0, Utf8("finish_reason")) AS __datafusion_extracted_1, t.id, t.prompt, __model_0
+                Model: __model_0 = generate('m', t.prompt, t.prompt; temperature=1, top_p=1, top_k=0, max_tokens=256, stop=[], seed=0)
+                  Sort: t.id ASC NULLS LAST
+                    TableScan: t projection=[id, prompt]
+    --
+    ProjectionExec: expr=[id@0 as id, __model_1@3 as l]
+      ModelExec: __model_1 = logprobs('n', prompt@1, get_field(g@2, ids))
+        ProjectionExec: expr=[id@0 as id, prompt@1 as prompt, __model_0@2 as g]
+          FilterExec: __datafusion_extracted_2@0 != length, projection=[id@1, prompt@2, __model_0@3]
+            ProjectionExec: expr=[get_field(__model_0@2, finish_reason) as __datafusion_extracted_2, id@0 as id, prompt@1 as prompt, __model_0@2 as __model_0]
+              ModelExec: __model_0 = generate('m', prompt@1, prompt@1; temperature=1, top_p=1, top_k=0, max_tokens=256, stop=[], seed=0)
+                SortExec: expr=[id@0 ASC NULLS LAST], preserve_partitioning=[false]
+                  DataSourceExec: partitions=1, partition_sizes=[1]
+    "#);
+}
