@@ -59,7 +59,7 @@ async fn cut_repetition_stops_before_the_first_repeated_fragment() {
     for (given, wanted) in [
         ("It is so. It is not. It is so. It is", "It is so. It is not."),
         ("Rivers; lakes: rivers", "Rivers; lakes: rivers"),
-        ("one, two, one, three", "one, two, one, three"),
+        ("one, two, one, three", "one, two,"),
         ("one, two, one, two, one, three", "one, two,"),
         ("a\na\nb", "a"),
         ("\n\n1. red\n2. green\n\n1. blue", "\n\n1. red\n2. green\n\n1. blue"),
@@ -84,9 +84,7 @@ async fn cut_repetition_stops_before_the_first_repeated_fragment() {
         assert_eq!(slow, cut_repetition(given), "{given:?}");
         let sql = text(&world, &format!("cut_repetition('{given}')")).await;
         assert_eq!(sql.as_deref(), Some(cut_repetition(given)));
-        if !wanted.starts_with("one") && !wanted.starts_with("Rivers") {
-            assert_eq!(cut_repetition(given), wanted);
-        }
+        assert_eq!(cut_repetition(given), wanted);
     }
 }
 
