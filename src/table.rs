@@ -71,8 +71,17 @@ fn optional(name: &'static str, data_type: DataType, doc: &'static str) -> Colum
 /// Every table of a run, in the order the pipeline makes them.
 pub fn all() -> Vec<Table> {
     vec![
-        principles(), prompts(), demonstrations(), responses(), pairs(), judgments(), preferences(), rollouts(),
-        metrics(), evaluations(), runs(),
+        principles(),
+        prompts(),
+        demonstrations(),
+        responses(),
+        pairs(),
+        judgments(),
+        preferences(),
+        rollouts(),
+        metrics(),
+        evaluations(),
+        runs(),
     ]
 }
 

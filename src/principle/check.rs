@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::library::{Entry, KINDS, Library, Principle, split_negation};
+use super::library::{Entry, KINDS, Library, Principle};
 use super::source::At;
 use crate::{Error, Result};
 
@@ -69,30 +69,32 @@ impl Library {
     pub fn check_names<S: AsRef<str>>(&self, place: &str, names: &[S]) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut seen = BTreeSet::new();
-        for written in names.iter().map(AsRef::as_ref) {
-            let (negated, name) = split_negation(written);
-            match self.principle(name) {
-                None => {
-                    let known = quoted(self.principles.iter().map(|p| p.name.as_str()));
-                    findings.push(Finding::new(
-                        place,
-                        format!("there is no principle `{name}`"),
-                        format!("the loaded principles are: {known}"),
-                    ));
-                }
-                Some(principle) if principle.text(negated).is_none() => findings.push(Finding::new(
-                    place,
-                    format!("`{written}` needs a negative definition, and `{name}` has none"),
-                    format!("add negative_definition at {}, or take the principle as it is", principle.at.place("name")),
-                )),
-                Some(_) => {}
-            }
-            if !seen.insert(name) {
+        for item in names.iter().map(AsRef::as_ref) {
+            let (negated, name, principles) = self.named(item);
+            if principles.is_empty() {
+                let known = quoted(self.principles.iter().map(|p| p.name.as_str()));
                 findings.push(Finding::new(
                     place,
-                    format!("`{name}` is named twice"),
-                    "keep one of the two: a principle cannot count double, nor hold together with its opposite",
+                    format!("there is no principle `{name}`"),
+                    format!("the loaded principles are: {known}"),
                 ));
+            }
+            for principle in principles {
+                if principle.text(negated).is_none() {
+                    let at = principle.at.place("name");
+                    findings.push(Finding::new(
+                        place,
+                        format!("`{item}` needs a negative definition, and `{name}` has none"),
+                        format!("add negative_definition at {at}, or take the principle as it is"),
+                    ));
+                }
+                if !seen.insert(&principle.name) {
+                    findings.push(Finding::new(
+                        place,
+                        format!("`{}` is named twice", principle.name),
+                        "keep one of the two: a principle cannot count double, nor hold together with its opposite",
+                    ));
+                }
             }
         }
         findings
@@ -106,7 +108,9 @@ impl Library {
         let problem = if drawable == 0 && count > 0 {
             format!("none of the {all} principles of {what} has a weight over 0")
         } else if drawable < count {
-            format!("{count} principles are to be drawn from {what}, and only {drawable} of its {all} have a weight over 0")
+            format!(
+                "{count} principles are to be drawn from {what}, and only {drawable} of its {all} have a weight over 0"
+            )
         } else {
             return None;
         };
@@ -117,6 +121,7 @@ impl Library {
         repeated(findings, "principle", "name", &self.principles);
         repeated(findings, "rule", "name", &self.rules);
         repeated(findings, "exemplar", "user", &self.exemplars);
+        repeated(findings, "identity question", "question", &self.identity);
         repeated(findings, "boost", "kind", &self.boosts);
         repeated(findings, "set", "name", &self.sets);
 
@@ -147,13 +152,15 @@ impl Library {
             name(findings, &set.at, &set.name);
         }
         for exemplar in &self.exemplars {
-            let thoughts = exemplar.thoughts.as_deref().map(|text| ("thoughts", text));
-            let turns = [("user", exemplar.user.as_str()), ("assistant", exemplar.assistant.as_str())];
-            for (key, text) in turns.into_iter().chain(thoughts) {
-                if text.trim().is_empty() {
-                    findings.push(Finding::new(exemplar.at.place(key), format!("{key} is empty"), "write the text"));
-                }
+            filled(findings, &exemplar.at, "user", &exemplar.user);
+            if let Some(text) = &exemplar.thoughts {
+                filled(findings, &exemplar.at, "thoughts", text);
             }
+            filled(findings, &exemplar.at, "assistant", &exemplar.assistant);
+        }
+        for identity in &self.identity {
+            filled(findings, &identity.at, "question", &identity.question);
+            filled(findings, &identity.at, "answer", &identity.answer);
         }
     }
 
@@ -167,7 +174,10 @@ impl Library {
                 findings.push(Finding::new(
                     principle.at.place(&format!("sets[{i}]")),
                     format!("there is no set `{set}`"),
-                    format!("declare it with [[set]] name = \"{set}\", or write one of: {}", quoted(sets.iter().copied())),
+                    format!(
+                        "declare it with [[set]] name = \"{set}\", or write one of: {}",
+                        quoted(sets.iter().copied())
+                    ),
                 ));
             }
         }
@@ -309,6 +319,13 @@ fn name(findings: &mut Vec<Finding>, at: &At, name: &str) {
             format!("the name `{name}` would be read as the opposite of `{}`", name.trim_start_matches("not ")),
             "choose a name that does not begin with \"not \"",
         ));
+    }
+}
+
+/// A text of any length.
+fn filled(findings: &mut Vec<Finding>, at: &At, key: &str, text: &str) {
+    if text.trim().is_empty() {
+        findings.push(Finding::new(at.place(key), format!("{key} is empty"), "write the text, or remove the entry"));
     }
 }
 

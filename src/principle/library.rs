@@ -28,7 +28,7 @@ const BUILT_IN: &[(&str, &str)] = &[
 pub const KINDS: &[&str] = &["general", "reasoning", "red_teaming"];
 
 /// One principle: what a response should be like, as text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Principle {
     /// Short and unique.
     pub name: String,
@@ -46,6 +46,7 @@ pub struct Principle {
     pub reworded: Vec<String>,
     /// The negative definition in other words, for evaluation only.
     pub negative_reworded: Vec<String>,
+    #[serde(skip)]
     pub(crate) at: At,
 }
 
@@ -62,17 +63,18 @@ impl Principle {
 }
 
 /// One numbered rule of the self-align prompt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Rule {
     /// Short and unique; exemplars name it.
     pub name: String,
     /// What the model should do.
     pub definition: String,
+    #[serde(skip)]
     pub(crate) at: At,
 }
 
 /// One worked exemplar of the self-align prompt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Exemplar {
     /// The user's turn.
     pub user: String,
@@ -82,11 +84,23 @@ pub struct Exemplar {
     pub thoughts: Option<String>,
     /// The answer.
     pub assistant: String,
+    #[serde(skip)]
+    pub(crate) at: At,
+}
+
+/// A question about the assistant itself and its hand-written answer; SFT learns it beside the demonstrations.
+#[derive(Debug, Clone, Serialize)]
+pub struct Identity {
+    /// What the user asks.
+    pub question: String,
+    /// The answer.
+    pub answer: String,
+    #[serde(skip)]
     pub(crate) at: At,
 }
 
 /// More weight for the principles with a tag, on one kind of prompt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Boost {
     /// The kind of prompt, one of [`KINDS`].
     pub kind: String,
@@ -94,6 +108,7 @@ pub struct Boost {
     pub tag: String,
     /// Added to the weight.
     pub weight: f64,
+    #[serde(skip)]
     pub(crate) at: At,
 }
 
@@ -131,6 +146,8 @@ pub struct Library {
     pub rules: Vec<Rule>,
     /// The self-align exemplars.
     pub exemplars: Vec<Exemplar>,
+    /// The questions about the assistant itself.
+    pub identity: Vec<Identity>,
     /// The boosts.
     pub boosts: Vec<Boost>,
     /// The declared sets.
@@ -186,7 +203,10 @@ impl Library {
             let known: BTreeSet<&str> =
                 self.principles.iter().flat_map(|principle| principle.sets.iter().map(String::as_str)).collect();
             let known = Vec::from_iter(known).join(", ");
-            return Err(Error::config(place, format!("no principle is in the set `{name}`; the loaded sets are: {known}")));
+            return Err(Error::config(
+                place,
+                format!("no principle is in the set `{name}`; the loaded sets are: {known}"),
+            ));
         }
         Ok(members)
     }
@@ -197,18 +217,36 @@ impl Library {
         principle.weight + boosts.map(|boost| boost.weight).sum::<f64>()
     }
 
-    /// The principles that a list such as `["Concise", "not Humble"]` names.
+    /// The principles that a list such as `["Concise", "not Humble", "interventions"]` names. The name of a set stands
+    /// for its members, where no principle has that name.
     ///
     /// # Errors
     /// What [`Library::check_names`] finds. `place` is the file and key of the list.
     pub fn resolve<S: AsRef<str>>(&self, place: &str, names: &[S]) -> Result<Vec<Chosen>> {
         Finding::first(self.check_names(place, names))?;
-        let chosen = names.iter().filter_map(|name| {
-            let (negated, name) = split_negation(name.as_ref());
-            let principle = self.principle(name)?;
-            Some(Chosen { name: name.to_string(), negated, text: principle.text(negated)?.to_string() })
-        });
-        Ok(chosen.collect())
+        let mut chosen = Vec::new();
+        for item in names {
+            let (negated, _, principles) = self.named(item.as_ref());
+            chosen.extend(principles.into_iter().filter_map(|principle| {
+                let text = principle.text(negated)?.to_string();
+                Some(Chosen { name: principle.name.clone(), negated, text })
+            }));
+        }
+        Ok(chosen)
+    }
+
+    /// What one item of such a list means: whether it negates, the bare name, and the principles it stands for.
+    pub(super) fn named<'a>(&'a self, item: &'a str) -> (bool, &'a str, Vec<&'a Principle>) {
+        let (negated, name) = match item.trim().strip_prefix("not ") {
+            Some(rest) => (true, rest.trim_start()),
+            None => (false, item.trim()),
+        };
+        let principles = match self.principle(name) {
+            Some(principle) => vec![principle],
+            None if negated => vec![],
+            None => self.principles.iter().filter(|principle| principle.is_in(name)).collect(),
+        };
+        (negated, name, principles)
     }
 
     /// The `principles` table.
@@ -234,14 +272,6 @@ impl Library {
             lists(|p| &p.tags),
         ];
         Ok(RecordBatch::try_new(table::principles().schema(), columns)?)
-    }
-}
-
-/// `"not Humble"` is the opposite of `"Humble"`.
-pub(crate) fn split_negation(name: &str) -> (bool, &str) {
-    match name.trim().strip_prefix("not ") {
-        Some(rest) => (true, rest.trim_start()),
-        None => (false, name.trim()),
     }
 }
 
@@ -271,6 +301,7 @@ entry! {
     Principle: |entry| entry.name.clone();
     Rule: |entry| entry.name.clone();
     Exemplar: |entry| entry.user.clone();
+    Identity: |entry| entry.question.clone();
     Boost: |entry| format!("{} / {}", entry.kind, entry.tag);
     Set: |entry| entry.name.clone();
 }
@@ -309,7 +340,8 @@ impl Loader {
         }
         if !path.exists() {
             let known = Library::built_in().join(", ");
-            let problem = format!("there is no principle file {}; write a path, or a built-in name: {known}", path.display());
+            let problem =
+                format!("there is no principle file {}; write a path, or a built-in name: {known}", path.display());
             return Err(Error::config(place, problem));
         }
         self.file(&path)
@@ -333,6 +365,7 @@ impl Loader {
         merge(&mut self.library.principles, entries.principles);
         merge(&mut self.library.rules, entries.rules);
         merge(&mut self.library.exemplars, entries.exemplars);
+        merge(&mut self.library.identity, entries.identity);
         merge(&mut self.library.boosts, entries.boosts);
         merge(&mut self.library.sets, entries.sets);
         Ok(())
@@ -351,7 +384,10 @@ fn toml_files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     if files.is_empty() {
-        return Err(Error::config(folder.display(), "the principle folder holds no .toml file; add one, or name a file"));
+        return Err(Error::config(
+            folder.display(),
+            "the principle folder holds no .toml file; add one, or name a file",
+        ));
     }
     Ok(files)
 }

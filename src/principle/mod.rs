@@ -20,5 +20,5 @@ mod source;
 mod templates;
 
 pub use check::Finding;
-pub use library::{Boost, Chosen, Exemplar, KINDS, Library, Principle, Rule, Set};
+pub use library::{Boost, Chosen, Exemplar, Identity, KINDS, Library, Principle, Rule, Set};
 pub use templates::Templates;

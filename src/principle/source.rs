@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::library::{Boost, Exemplar, Principle, Rule, Set};
+use super::library::{Boost, Exemplar, Identity, Principle, Rule, Set};
 use crate::{Error, Result};
 
 /// Where an entry stands, so that a finding can name file and line.
@@ -35,6 +35,7 @@ pub(crate) struct Entries {
     pub(crate) principles: Vec<Principle>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) exemplars: Vec<Exemplar>,
+    pub(crate) identity: Vec<Identity>,
     pub(crate) boosts: Vec<Boost>,
     pub(crate) sets: Vec<Set>,
 }
@@ -50,6 +51,8 @@ struct File {
     rule: Vec<Spanned<RawRule>>,
     #[serde(default)]
     exemplar: Vec<Spanned<RawExemplar>>,
+    #[serde(default)]
+    identity: Vec<Spanned<RawIdentity>>,
     #[serde(default)]
     boost: Vec<Spanned<RawBoost>>,
     #[serde(default)]
@@ -92,6 +95,13 @@ struct RawExemplar {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RawIdentity {
+    question: Spanned<String>,
+    answer: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawBoost {
     kind: Spanned<String>,
     tag: Spanned<String>,
@@ -130,6 +140,7 @@ pub(crate) fn parse(file: &str, text: &str, built_in: bool) -> Result<Entries> {
         principles: raw.principle.into_iter().map(|entry| lines.principle(entry)).collect(),
         rules: raw.rule.into_iter().map(|entry| lines.rule(entry)).collect(),
         exemplars: raw.exemplar.into_iter().map(|entry| lines.exemplar(entry)).collect(),
+        identity: raw.identity.into_iter().map(|entry| lines.identity(entry)).collect(),
         boosts: raw.boost.into_iter().map(|entry| lines.boost(entry)).collect(),
         sets: raw.set.into_iter().map(|entry| lines.set(entry)).collect(),
     })
@@ -201,6 +212,16 @@ impl Lines<'_> {
             rules: self.list(&mut at, "rules", raw.rules),
             thoughts: raw.thoughts.map(|text| self.take(&mut at, "thoughts", text)),
             assistant: self.take(&mut at, "assistant", raw.assistant),
+            at,
+        }
+    }
+
+    fn identity(&self, entry: Spanned<RawIdentity>) -> Identity {
+        let mut at = self.at(entry.span());
+        let raw = entry.into_inner();
+        Identity {
+            question: self.take(&mut at, "question", raw.question),
+            answer: self.take(&mut at, "answer", raw.answer),
             at,
         }
     }

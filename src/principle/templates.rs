@@ -57,12 +57,8 @@ const REWARD: &[(&str, Shape)] =
 const RUBRIC: &[(&str, Shape)] = &[("response", Shape::Text), ("instruction", Shape::Text)];
 const SELF_ALIGN: &[(&str, Shape)] =
     &[("instruction", Shape::Text), ("rules", Shape::Rules), ("exemplars", Shape::Exemplars)];
-const POCKET_SELF_ALIGN: &[(&str, Shape)] = &[
-    ("instruction", Shape::Text),
-    ("rules", Shape::Rules),
-    ("exemplars", Shape::Exemplars),
-    ("pick", Shape::Number),
-];
+const POCKET_SELF_ALIGN: &[(&str, Shape)] =
+    &[("instruction", Shape::Text), ("rules", Shape::Rules), ("exemplars", Shape::Exemplars), ("pick", Shape::Number)];
 const CHAT: &[(&str, Shape)] = &[("instruction", Shape::Text)];
 
 /// The fields of the templates that the pipeline renders. A user's further templates may have any fields.
@@ -151,8 +147,10 @@ impl Templates {
         }
         let rendered = self.environment.get_template(name).and_then(|template| template.render(fields));
         rendered.map_err(|error| {
-            let given = Self::fields(name).map_or(String::new(), |fields| format!("; its fields are: {}", fields.join(", ")));
-            Error::config(self.place(name, &error), format!("{}{given}", describe(&error)))
+            let error = innermost(&error);
+            let given =
+                Self::fields(name).map_or(String::new(), |fields| format!("; its fields are: {}", fields.join(", ")));
+            Error::config(self.place(name, error), format!("{}{given}", describe(error)))
         })
     }
 
@@ -182,7 +180,11 @@ impl Templates {
         unknown.sort();
         if !unknown.is_empty() {
             findings.extend(unknown.into_iter().map(|(line, variable)| {
-                Finding::new(format!("{}:{line}", source.file), format!("there is no field `{variable}`"), known.clone())
+                Finding::new(
+                    format!("{}:{line}", source.file),
+                    format!("there is no field `{variable}`"),
+                    known.clone(),
+                )
             }));
             return;
         }
@@ -190,7 +192,10 @@ impl Templates {
         let sample: Map<String, serde_json::Value> =
             fields.iter().map(|(field, shape)| (field.to_string(), sample(field, *shape))).collect();
         match template.render(&sample) {
-            Err(error) => findings.push(Finding::new(self.place(name, &error), describe(&error), known)),
+            Err(error) => {
+                let error = innermost(&error);
+                findings.push(Finding::new(self.place(name, error), describe(error), known));
+            }
             Ok(text) => {
                 for (field, shape) in fields {
                     let free = matches!(shape, Shape::Optional | Shape::Number);
@@ -221,7 +226,9 @@ fn read_folder(folder: &Path) -> Result<BTreeMap<String, Source>> {
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let name = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_string);
-        let (true, Some(name)) = (path.extension().is_some_and(|extension| extension == "jinja"), name) else { continue };
+        let (true, Some(name)) = (path.extension().is_some_and(|extension| extension == "jinja"), name) else {
+            continue;
+        };
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Error::config(path.display(), "cannot read the template").because(error))?;
         sources.insert(name, Source { file: path.display().to_string(), text });
@@ -270,18 +277,28 @@ fn sample(field: &str, shape: Shape) -> serde_json::Value {
     }
 }
 
-/// The message of a template error with the expression it is about.
+/// The error in the included template, where an include failed because of it.
+fn innermost(error: &minijinja::Error) -> &minijinja::Error {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    source.map_or(error, innermost)
+}
+
+/// The message of a template error with the tag it is about.
 fn describe(error: &minijinja::Error) -> String {
-    let expression = error.template_source().zip(error.range()).and_then(|(source, range)| source.get(range));
     let what = match (error.kind(), error.detail()) {
         (ErrorKind::UndefinedError, None) => "there is no such field".to_string(),
         (kind, None) => kind.to_string(),
         (_, Some(detail)) => detail.to_string(),
     };
-    match expression.map(str::trim) {
-        Some(expression) if !expression.is_empty() => format!("{what}: `{expression}`"),
-        _ => what,
-    }
+    // minijinja's range of `rules[0].name` covers only its end, so the whole tag is shown.
+    let tag = error.template_source().zip(error.range()).and_then(|(source, range)| {
+        let before = source.get(..range.end)?;
+        let start = before.rfind("{{").max(before.rfind("{%"))?;
+        let after = source.get(range.end..)?;
+        let end = after.find("}}").into_iter().chain(after.find("%}")).min()?;
+        source.get(start..range.end + end + 2)
+    });
+    tag.map_or(what.clone(), |tag| format!("{what}: `{tag}`"))
 }
 
 /// The first line outside the opening comment that has a word in it.

@@ -5,6 +5,7 @@
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -87,10 +88,23 @@ int salmon_scale(size_t count, void* const* tensors, double factor) {
   });
 }
 
-int salmon_backward(void* output, void* grad) {
+// Adds `from` to `into`, tensor by tensor, in place.
+int salmon_add(size_t count, void* const* into, void* const* from) {
   return guarded(1, [&] {
-    static_cast<at::Tensor*>(output)->backward(*static_cast<at::Tensor*>(grad));
+    at::NoGradGuard no_grad;
+    FlushDenormals flush;
+    at::_foreach_add_(list(into, count), list(from, count));
     return 0;
+  });
+}
+
+// The gradient of a leaf, which has none afterwards; an undefined tensor where there was none. Null on failure.
+void* salmon_take_grad(void* leaf) {
+  return guarded(static_cast<void*>(nullptr), [&]() -> void* {
+    at::Tensor& grad = static_cast<at::Tensor*>(leaf)->mutable_grad();
+    auto* taken = new at::Tensor(std::move(grad));
+    grad = at::Tensor();
+    return taken;
   });
 }
 

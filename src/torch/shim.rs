@@ -1,6 +1,6 @@
 //! The Rust side of `shim.cpp`: what tch does not expose.
 //!
-//! In: tensors. Out: their in-place update, a norm, gradients. Every call returns libtorch's message as an
+//! In: tensors. Out: their in-place update, a norm, gradients taken out. Every call returns libtorch's message as an
 //! error instead of panicking.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -28,7 +28,8 @@ unsafe extern "C" {
     ) -> c_int;
     fn salmon_global_norm(count: usize, tensors: *const Pointer) -> f64;
     fn salmon_scale(count: usize, tensors: *const Pointer, factor: f64) -> c_int;
-    fn salmon_backward(output: Pointer, grad: Pointer) -> c_int;
+    fn salmon_add(count: usize, into: *const Pointer, from: *const Pointer) -> c_int;
+    fn salmon_take_grad(leaf: Pointer) -> Pointer;
     fn salmon_flush_denormals(on: c_int) -> c_int;
     fn mkl_serv_intel_cpu_true() -> c_int;
 }
@@ -118,10 +119,24 @@ pub fn scale(tensors: &[Tensor], factor: f64) -> Result<()> {
     check(0 == unsafe { salmon_scale(list.len(), list.as_ptr(), factor) })
 }
 
-/// Backpropagates `grad` (of the shape of `output`) from `output` into the leaves.
-pub fn backward(output: &Tensor, grad: &Tensor) -> Result<()> {
-    // SAFETY: both are live tensors.
-    check(0 == unsafe { salmon_backward(output.as_ptr() as Pointer, grad.as_ptr() as Pointer) })
+/// Adds `from` to `into` in place, pairwise.
+pub fn add(into: &[Tensor], from: &[Tensor]) -> Result<()> {
+    if into.len() != from.len() {
+        return Err(Error::internal("gradients", "two lists differ in number"));
+    }
+    let (into, from) = (pointers(into), pointers(from));
+    // SAFETY: two arrays of equally many live at::Tensor pointers.
+    check(0 == unsafe { salmon_add(into.len(), into.as_ptr(), from.as_ptr()) })
+}
+
+/// Takes the gradient out of a leaf, which has none afterwards. `None` where there was none.
+pub fn take_grad(leaf: &Tensor) -> Result<Option<Tensor>> {
+    // SAFETY: `leaf` is live; the shim hands over a tensor of its own.
+    let taken = unsafe { salmon_take_grad(leaf.as_ptr() as Pointer) };
+    check(!taken.is_null())?;
+    // SAFETY: a pointer from `new at::Tensor` that nobody else owns.
+    let taken = unsafe { Tensor::from_ptr(taken as *mut torch_sys::C_tensor) };
+    Ok(taken.defined().then_some(taken))
 }
 
 /// Whether the calling thread treats denormal numbers as zero from now on; false where the processor cannot.

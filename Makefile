@@ -1,0 +1,24 @@
+# Two commands for a fresh machine: `make demo` runs the whole pipeline on the embedded toy world,
+# `make test` runs every test. Both find or fetch libtorch first (scripts/libtorch.sh).
+.PHONY: demo test build lint setup
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+SALMON := $(TARGET)/debug/salmon
+
+demo: build
+	$(SALMON) demo
+
+test: setup
+	LIBTORCH="$$(scripts/libtorch.sh)" cargo test --locked
+
+build: setup
+	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked
+
+lint: setup
+	cargo fmt --check
+	LIBTORCH="$$(scripts/libtorch.sh)" cargo clippy --locked --all-targets -- -D warnings
+
+setup:
+	@command -v cargo >/dev/null || { echo "salmon set-up: cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }
+	@command -v g++ >/dev/null || { echo "salmon set-up: g++ is missing; install it (Debian: apt-get install g++)" >&2; exit 1; }
+	@scripts/libtorch.sh >/dev/null

@@ -1,0 +1,28 @@
+-- answers: a policy answers test prompts; evaluation aggregates these rows.
+-- In:  prompts (split = test); the models `policy` and `sft`.
+-- Out: one row per prompt and sample; kl = log p - log q of the response against the SFT policy, nats.
+with drawn as (
+  select *, row_number() over (order by uniform($seed, 'evaluate', prompt_id), prompt_id) as draw
+  from prompts where split = 'test'
+),
+asked as (
+  select prompt_id, instruction, sample, render($chat_template, named_struct('instruction', instruction)) as prompt
+  from drawn cross join (select unnest(range(0, $samples)) as sample)
+  where $prompts = 0 or draw <= $prompts
+),
+answered as (
+  select *, generate('policy', prompt, named_struct('temperature', $temperature, 'max_tokens', $max_tokens,
+    'stop', $stop, 'seed', $seed, 'row', 'evaluate/' || prompt_id || '/' || sample)) as answer
+  from asked
+),
+compared as (
+  select *,
+    logprobs('policy', prompt, answer['response']) as logprobs,
+    logprobs('sft', prompt, answer['response']) as ref_logprobs
+  from answered
+)
+select prompt_id, instruction, sample, trim(answer['response']) as response, answer['tokens'] as tokens,
+  answer['finish_reason'] as finish_reason, list_sum(logprobs) - list_sum(ref_logprobs) as kl
+from compared
+where answer['finish_reason'] <> 'prompt_too_long'
+order by prompt_id, sample

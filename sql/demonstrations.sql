@@ -1,0 +1,54 @@
+-- demonstrations: the base model answers with the rules and exemplars in sight (section 0 of the method).
+-- In:  prompts; the model `base`. The template knows the library's rules and exemplars; `pick` lets it draw one.
+-- Out: one row per prompt: the answer after post-processing, and whether SFT trains on it or why not.
+with drawn as (
+  select *, row_number() over (order by uniform($seed, 'demonstrations', prompt_id), prompt_id) as draw
+  from prompts
+  where split = 'train'
+),
+chosen as (
+  select * from drawn
+  where ($prompts = 0 or draw <= $prompts)
+    and cast(floor(uniform(0, 'shard', prompt_id) * $shards) as bigint) = $shard
+),
+asked as (
+  select prompt_id, instruction,
+    render($self_align_template, named_struct('instruction', instruction,
+      'pick', cast(floor(uniform($seed, 'exemplar', prompt_id) * 1000000) as bigint))) as prompt
+  from chosen
+),
+answered as (
+  select prompt_id, instruction,
+    generate('base', prompt, named_struct(
+      'temperature', $temperature, 'top_p', $top_p, 'max_tokens', $max_tokens, 'stop', $stop,
+      'seed', $seed, 'row', 'demonstrations/' || prompt_id)) as answer
+  from asked
+),
+-- Thoughts end at the marker; an answer without the marker has none.
+parted as (
+  select prompt_id, instruction, answer,
+    case when $answer_marker <> '' and strpos(answer['response'], $answer_marker) > 0
+         then trim(substr(answer['response'], 1, strpos(answer['response'], $answer_marker) - 1)) end as thoughts,
+    case when $answer_marker <> '' and strpos(answer['response'], $answer_marker) > 0
+         then substr(answer['response'], strpos(answer['response'], $answer_marker) + character_length($answer_marker))
+         else answer['response'] end as body
+  from answered
+),
+cut as (
+  select prompt_id, instruction, answer, thoughts, trim(cut_repetition(cut_at(body, $stop))) as response
+  from parted
+)
+select prompt_id, instruction, thoughts, response,
+  drop_reason is null as kept, drop_reason
+from (
+  select *,
+    case
+      when answer['finish_reason'] = 'prompt_too_long' then 'prompt_too_long'
+      when response = '' then 'empty'
+      when answer['finish_reason'] = 'length' then 'unfinished'
+      when character_length(response) < $min_chars then 'too_short'
+      when contains_any(response, $leaks) then 'leaked_rules'
+    end as drop_reason
+  from cut
+)
+order by prompt_id

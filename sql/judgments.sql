@@ -1,0 +1,32 @@
+-- judgments: each pair under each principle, in both orders (section 1 of the method).
+-- In:  pairs, principles; the model `judge`.
+-- Out: score = logit(first answer token) - logit(second); score_ba with the sign turned, so that positive always
+--      favours the first response. Rows of a pair stand together, so that their long common prefix is read once.
+with asked as (
+  select p.*, c.name as principle, c.definition,
+    truncate_tokens('judge', p.instruction, $max_query_tokens, 'left') as query,
+    truncate_tokens('judge', p.response_1, $max_response_tokens, 'right') as output_1,
+    truncate_tokens('judge', p.response_2, $max_response_tokens, 'right') as output_2
+  from pairs p cross join principles c
+  where p.kept and array_has(c.sets, $judge_set)
+    and cast(floor(uniform(0, 'shard', p.prompt_id) * $shards) as bigint) = $shard
+  order by p.prompt_id, p.sample_1, p.sample_2, c.name
+),
+judged as (
+  select *,
+    choice_logits('judge', render($judge_template, named_struct('instruction', query,
+      'output_a', output_1, 'output_b', output_2, 'principle', principle, 'definition', definition)), $answers) as ab,
+    choice_logits('judge', render($judge_template, named_struct('instruction', query,
+      'output_a', output_2, 'output_b', output_1, 'principle', principle, 'definition', definition)), $answers) as ba
+  from asked
+),
+scored as (
+  select *, ab[1] - ab[2] as score_ab, ba[2] - ba[1] as score_ba from judged
+)
+select prompt_id, instruction, language, split, sample_1, sample_2, response_1, response_2, principle,
+  score_ab, score_ba,
+  case when score_ab > 0 and score_ba > 0 then 'first'
+       when score_ab < 0 and score_ba < 0 then 'second'
+       else 'tie' end as verdict
+from scored
+order by prompt_id, sample_1, sample_2, principle

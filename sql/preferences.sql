@@ -1,0 +1,104 @@
+-- preferences: judgments become labelled pairs under drawn principles (section 2 of the method).
+-- In:  judgments, principles, held_out (combinations kept out of training).
+-- Out: one row per pair and pass, kept or with the reason why not. Every constant is a parameter.
+with scores as (
+  select principle, score_ab as score from judgments where split = 'train'
+  union all
+  select principle, score_ba as score from judgments where split = 'train'
+),
+variances as (
+  select principle, var_pop(score) as variance from scores group by principle
+),
+-- s_p = mean of both orders / variance_p where the orders agree, else 0.
+normalised as (
+  select j.*, c.definition, c.negative_definition,
+    case when j.verdict = 'tie' or coalesce(v.variance, 0) = 0 then 0.0
+         else (j.score_ab + j.score_ba) / 2 / v.variance end as s
+  from judgments j
+    join principles c on c.name = j.principle
+    left join variances v on v.principle = j.principle
+  where array_has(c.sets, $aggregate_set)
+),
+-- How many principles a pass shows: geometric, drawn again above the maximum. Drawing again is the same as
+-- inverting the distribution function on [0, F(maximum)).
+counts as (
+  select prompt_id, sample_1, sample_2, pass,
+    1 + cast(floor(ln(1 - uniform($seed, 'count', pass, prompt_id, sample_1, sample_2)
+        * (1 - power(1 - $geometric, least($max_principles, available)))) / ln(1 - $geometric)) as bigint) as principles
+  from (select prompt_id, sample_1, sample_2, count(*) as available
+        from normalised group by prompt_id, sample_1, sample_2)
+    cross join (select unnest(range(0, $passes)) as pass)
+),
+drawn as (
+  select n.*, k.pass, k.principles as count,
+    row_number() over (
+      partition by n.prompt_id, n.sample_1, n.sample_2, k.pass
+      order by uniform($seed, 'principle', k.pass, n.prompt_id, n.sample_1, n.sample_2, n.principle), n.principle) as place,
+    uniform($seed, 'negation', k.pass, n.prompt_id, n.sample_1, n.sample_2, n.principle) < $negation as negated
+  from normalised n
+    join counts k on k.prompt_id = n.prompt_id and k.sample_1 = n.sample_1 and k.sample_2 = n.sample_2
+),
+shown as (
+  select *,
+    case when negated then -s else s end as score,
+    case when negated then negative_definition else definition end as text
+  from drawn
+  where place <= count
+),
+grouped as (
+  select prompt_id, sample_1, sample_2, pass, instruction, language, split, response_1, response_2,
+    array_agg(named_struct('name', principle, 'negated', negated, 'text', text, 'score', score) order by place) as principles,
+    array_agg(principle order by place) as names,
+    first_value(principle order by abs(score) desc, place) as dominant,
+    first_value(score order by abs(score) desc, place) as score
+  from shown
+  group by prompt_id, sample_1, sample_2, pass, instruction, language, split, response_1, response_2
+),
+kept_out as (
+  select distinct g.prompt_id, g.sample_1, g.sample_2, g.pass
+  from grouped g cross join held_out h
+  where array_has_all(g.names, h.principles)
+),
+-- Rules that know better than the judge: boilerplate and the wrong language lose.
+ruled as (
+  select g.*, k.pass is not null as held_out,
+    $language_rule and detect_language(g.response_1) <> g.language as wrong_1,
+    $language_rule and detect_language(g.response_2) <> g.language as wrong_2,
+    strpos(g.response_1, $boilerplate) > 0 as boiler_1,
+    strpos(g.response_2, $boilerplate) > 0 as boiler_2,
+    uniform($seed, 'boilerplate', g.pass, g.prompt_id, g.sample_1, g.sample_2) < $boilerplate_rate as boiler_loses
+  from grouped g left join kept_out k
+    on k.prompt_id = g.prompt_id and k.sample_1 = g.sample_1 and k.sample_2 = g.sample_2 and k.pass = g.pass
+),
+labelled as (
+  select *,
+    case
+      when coalesce(wrong_1, false) <> coalesce(wrong_2, false) then 'language'
+      when boiler_1 <> boiler_2 and boiler_loses then 'boilerplate'
+    end as rule
+  from ruled
+),
+decided as (
+  select *,
+    case rule
+      when 'language' then coalesce(wrong_2, false)
+      when 'boilerplate' then boiler_2
+      else score > 0
+    end as first_wins,
+    case
+      when coalesce(wrong_1, false) and coalesce(wrong_2, false) then 'both_wrong_language'
+      when held_out then 'held_out'
+      when rule is null and score = 0 then 'tie'
+    end as drop_reason,
+    uniform($seed, 'noise', pass, prompt_id, sample_1, sample_2)
+      < case when rule is null then $noise else $rule_noise end as flipped
+  from labelled
+)
+select prompt_id, pass, instruction as prompt,
+  case when first_wins <> flipped then response_1 else response_2 end as chosen,
+  case when first_wins <> flipped then response_2 else response_1 end as rejected,
+  principles, dominant, abs(score) as margin, rule, flipped,
+  uniform($seed, 'order', pass, prompt_id, sample_1, sample_2) < 0.5 as first,
+  split, drop_reason is null as kept, drop_reason
+from decided
+order by prompt_id, sample_1, sample_2, pass

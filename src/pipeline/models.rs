@@ -1,0 +1,152 @@
+//! Opens networks and engines: the base, and the models that the run has made.
+//!
+//! In: model folders. Out: [`Network`]s to train and engines to ask, in a catalog for SQL. A model of a run is
+//! either a whole Hugging Face folder or an adapter on the base; which one, its files say.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+
+use super::setup::{Base, Setup};
+use crate::config::Lora;
+use crate::draw::{Key, key};
+use crate::engine::{Engine, EngineOptions, Inference};
+use crate::model::{LoraConfig, Network, Tokenizer};
+use crate::query::{Models, SessionOptions, session};
+use crate::stage::Job;
+use crate::store::Artifact;
+use crate::{Error, Result};
+
+impl Setup {
+    /// What a stage that uses the base model declares: an input when the run makes it, else its hash.
+    pub(super) fn base_inputs(&self) -> Vec<Artifact> {
+        match self.base {
+            Base::Pretrained => vec![Artifact::model("base")],
+            Base::Folder { .. } => vec![],
+        }
+    }
+
+    /// The same for the lineage.
+    pub(super) fn base_models(&self) -> std::collections::BTreeMap<String, String> {
+        match &self.base {
+            Base::Pretrained => Default::default(),
+            Base::Folder { hash, .. } => [("base".to_string(), hash.clone())].into(),
+        }
+    }
+
+    /// The base model's folder.
+    pub(super) async fn base_folder(&self, job: &Job) -> Result<PathBuf> {
+        match &self.base {
+            Base::Folder { path, .. } => Ok(path.clone()),
+            Base::Pretrained => job.model_folder("base").await,
+        }
+    }
+
+    /// The draws of one stage.
+    pub(super) fn key(&self, stage: &str) -> Key {
+        key(self.config.seed, &[stage])
+    }
+
+    /// A network of `folder`, on `base` when it is an adapter.
+    pub(super) fn open(&self, base: &Path, folder: &Path) -> Result<Network> {
+        if folder.join("adapter_config.json").exists() {
+            Network::open(base, self.kind, self.device)?.with_adapter(folder)
+        } else {
+            Network::open(folder, self.kind, self.device)
+        }
+    }
+
+    /// A network to train: a fresh adapter (or what `folder` has of one) with `[model.lora]`, else all weights.
+    pub(super) fn trainable(&self, base: &Path, folder: &Path, key: Key) -> Result<Network> {
+        let network = self.open(base, folder)?;
+        match &self.config.model.lora {
+            Some(_) if network.lora().is_some() => Ok(network),
+            Some(lora) => network.with_lora(&lora_config(lora), key),
+            None => network.with_full_training(),
+        }
+    }
+
+    /// A session for one stage, with the named models: `base`, or models of the run that the stage declares.
+    /// `judge` is whichever model judges.
+    pub(super) async fn session(self: &Arc<Self>, job: &Job, names: &[&str]) -> Result<(SessionContext, Arc<Models>)> {
+        let models = Arc::new(Models::new());
+        let base = self.base_folder(job).await?;
+        for name in names {
+            let real = if *name == "judge" { self.config.judge.model.as_str() } else { name };
+            let folder = if real == "base" { base.clone() } else { job.model_folder(real).await? };
+            self.register(&models, name, &base, &folder);
+        }
+        let ctx = self.context(&models)?;
+        job.bind(&ctx)?;
+        Ok((ctx, models))
+    }
+
+    /// A session over a catalog.
+    pub(super) fn context(&self, models: &Arc<Models>) -> Result<SessionContext> {
+        let options = SessionOptions { target_partitions: self.workers, ..SessionOptions::default() };
+        session(Arc::clone(models), Arc::clone(&self.templates), &options)
+    }
+
+    /// Adds a model to a catalog; it is loaded when a statement first asks it.
+    pub fn register(self: &Arc<Self>, models: &Models, name: &str, base: &Path, folder: &Path) {
+        let (setup, base, folder) = (Arc::clone(self), base.to_path_buf(), folder.to_path_buf());
+        let for_tokenizer = base.clone();
+        models.register_with_tokenizer(
+            name,
+            move || Ok(Arc::new(setup.engine(&setup.open(&base, &folder)?, &base)?) as Arc<dyn Inference>),
+            move || Ok(Arc::new(Tokenizer::open(&for_tokenizer)?)),
+        );
+    }
+
+    /// An engine with the network's weights as they are now.
+    pub(super) fn engine(&self, network: &Network, base: &Path) -> Result<Engine> {
+        let tokenizer = Arc::new(Tokenizer::open(base)?);
+        let options = EngineOptions { workers: self.workers, ..EngineOptions::default() };
+        Engine::new(network.config(), network.merged()?, tokenizer, network.head(), options)
+    }
+}
+
+fn lora_config(lora: &Lora) -> LoraConfig {
+    LoraConfig { r: lora.r, lora_alpha: lora.lora_alpha, target_modules: lora.target_modules.clone() }
+}
+
+/// A tokenizer's id for a text that must be one token.
+pub(super) fn single_token(tokenizer: &Tokenizer, place: &str, text: &str) -> Result<u32> {
+    if let Some(id) = tokenizer.token(text) {
+        return Ok(id);
+    }
+    match tokenizer.encode(text, false)?.as_slice() {
+        [id] => Ok(*id),
+        ids => Err(Error::config(place, format!("`{text}` is {} tokens of the model, it must be one", ids.len()))),
+    }
+}
+
+/// The base network that adapters share, opened once; `None` when the models are whole folders.
+pub(super) struct Family(Option<Network>);
+
+impl Setup {
+    /// The family of these model folders.
+    pub(super) fn family(&self, base: &Path, folders: &[&PathBuf]) -> Result<Family> {
+        let shared = self.config.model.lora.is_some() || folders.iter().any(|f| f.join("adapter_config.json").exists());
+        Ok(Family(if shared { Some(Network::open(base, self.kind, self.device)?) } else { None }))
+    }
+
+    /// A model of the family, to read from.
+    pub(super) fn open_in(&self, family: &Family, folder: &Path) -> Result<Network> {
+        match &family.0 {
+            Some(base) if folder.join("adapter_config.json").exists() => base.with_adapter(folder),
+            _ => Network::open(folder, self.kind, self.device),
+        }
+    }
+
+    /// A model of the family, to train: its adapter on the shared base, or all of its weights.
+    pub(super) fn member(&self, family: &Family, folder: &Path, name: &str) -> Result<Network> {
+        let network = self.open_in(family, folder)?;
+        match &self.config.model.lora {
+            Some(_) if network.lora().is_some() => Ok(network),
+            Some(lora) => network.with_lora(&lora_config(lora), self.key(name)),
+            None => network.with_full_training(),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What all stages share: configuration, principles, templates, the base model.
+//!
+//! In: a checked configuration and the folder its paths start in. Out: a [`Setup`], with every file that decides
+//! results hashed, so that fingerprints cover it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+use tch::{Device, Kind};
+
+use crate::config::{Config, Dtype};
+use crate::principle::{Library, Templates};
+use crate::{Error, Result, torch, world};
+
+/// Where the base model comes from.
+#[derive(Debug, Clone)]
+pub enum Base {
+    /// A Hugging Face folder, and the hash of its files.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// blake3 over names and contents.
+        hash: String,
+    },
+    /// The run makes it, in stage `base`.
+    Pretrained,
+}
+
+/// What all stages of a run share.
+#[derive(Debug)]
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// The principles.
+    pub library: Library,
+    /// The prompt templates.
+    pub templates: Arc<Templates>,
+    /// The base model.
+    pub base: Base,
+    /// Where training runs.
+    pub device: Device,
+    /// The number format of weights in training.
+    pub kind: Kind,
+    /// CPU threads.
+    pub workers: usize,
+    /// Relative paths of the configuration start here.
+    pub folder: PathBuf,
+}
+
+impl Setup {
+    /// Loads everything that `config` names; relative paths start in `folder`.
+    ///
+    /// # Errors
+    /// The first thing that is missing or wrong, with its place.
+    pub fn load(config: Config, folder: &Path) -> Result<Self> {
+        let library = Library::load(folder, &config.principles.files)?.checked()?;
+        let templates = config.templates.folder.as_ref().map(|path| folder.join(path));
+        let templates = Templates::load(templates.as_deref(), &library)?;
+        let base = match config.model.base.as_str() {
+            "pocket" => hashed(world::base::folder()?)?,
+            "pretrain" => Base::Pretrained,
+            path => hashed(folder.join(path))?,
+        };
+        let device = torch::device(&config.model.device)?;
+        let kind = match config.model.dtype {
+            Dtype::Float32 => Kind::Float,
+            Dtype::Bfloat16 => Kind::BFloat16,
+        };
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let workers = if config.model.workers == 0 { cores } else { config.model.workers };
+        let setup = Setup {
+            config,
+            library,
+            templates: Arc::new(templates),
+            base,
+            device,
+            kind,
+            workers,
+            folder: folder.to_path_buf(),
+        };
+        setup.check_names()?;
+        Ok(setup)
+    }
+
+    /// A part of the configuration, for the lineage.
+    pub(super) fn json(&self, part: &impl Serialize) -> Result<Value> {
+        serde_json::to_value(part).map_err(|e| Error::internal("configuration", e))
+    }
+
+    /// The text of a template, for the lineage.
+    pub(super) fn template(&self, name: &str) -> Result<(String, String)> {
+        match self.templates.source(name) {
+            Some(text) => Ok((name.to_string(), text.to_string())),
+            None => {
+                let known: Vec<&str> = self.templates.names().collect();
+                Err(Error::config("templates", format!("there is no template `{name}`; there are {}", known.join(", "))))
+            }
+        }
+    }
+
+    /// Sets and principles that the configuration names must exist.
+    fn check_names(&self) -> Result<()> {
+        let principles = &self.config.principles;
+        self.library.set("principles.judge_set", &principles.judge_set)?;
+        self.library.set("principles.aggregate_set", &principles.aggregate_set)?;
+        for names in &principles.held_out {
+            self.library.resolve("principles.held_out", names)?;
+        }
+        for policy in &self.config.policies {
+            let place = format!("policies.{}", policy.name);
+            self.library.resolve(&place, &policy.principles)?;
+            if let Some(set) = &policy.draw_set {
+                self.library.set(&place, set)?;
+            }
+        }
+        let t = &self.config.templates;
+        for name in [&t.self_align, &t.chat, &t.judge, &t.reward, &t.reward_rubric] {
+            self.template(name)?;
+        }
+        Ok(())
+    }
+}
+
+/// The folder with the hash of its files.
+fn hashed(path: PathBuf) -> Result<Base> {
+    let place = path.display().to_string();
+    let missing = |e| Error::model(&place, "there is no such model folder; give the folder with config.json").because(e);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&path).map_err(missing)? {
+        let entry = entry.map_err(|e| Error::model(&place, "cannot be listed").because(e))?;
+        if entry.path().is_file() {
+            names.push(entry.path());
+        }
+    }
+    names.sort();
+    let mut hasher = blake3::Hasher::new();
+    for file in names {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        hasher.update(name.as_bytes());
+        hasher.update(hash_file(&file)?.as_bytes());
+    }
+    Ok(Base::Folder { path, hash: hasher.finalize().to_hex().to_string() })
+}
+
+/// blake3 of a file's contents.
+pub(super) fn hash_file(path: &Path) -> Result<blake3::Hash> {
+    let bad = |e: std::io::Error| Error::data(path.display(), "cannot be read").because(e);
+    let mut file = std::fs::File::open(path).map_err(bad)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0u8; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer).map_err(bad)?;
+        if n == 0 {
+            return Ok(hasher.finalize());
+        }
+        hasher.update(&buffer[..n]);
+    }
+}

@@ -1,0 +1,283 @@
+//! Runs what is missing, in order, and nothing else.
+//!
+//! In: a graph, a store, which stages are wanted. Out: for every wanted stage either the versions that exist
+//! already or new ones, committed. A fingerprint follows from a stage's recipe and the fingerprints of its inputs,
+//! so the state of the whole graph is known before anything runs ([`plan`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::{Graph, Job, Progress, Stage, Stop, difference, fingerprint};
+use crate::store::cache_folder;
+use crate::store::{Artifact, Current, Info, Kind, Lineage, Made, Manifest, Record, Store, Version};
+use crate::table;
+use crate::{Error, Result};
+
+/// What to run and how.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Stages to bring up to date, with everything they need; all when empty.
+    pub select: Vec<String>,
+    /// Stages to run even when they are cached. What depends on them stays cached: the same recipe makes the same
+    /// version.
+    pub force: Vec<String>,
+    /// Where models of runs that are not on local disk are kept; the user's cache folder when `None`.
+    pub cache: Option<PathBuf>,
+}
+
+/// Whether a stage has to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Its versions exist.
+    Cached,
+    /// It runs, and why.
+    Run(String),
+}
+
+/// One stage of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The stage.
+    pub stage: String,
+    /// The fingerprint of what it makes.
+    pub fingerprint: String,
+    /// Whether it runs.
+    pub state: State,
+}
+
+/// A stage with its place in the store worked out.
+struct Resolved<'a> {
+    stage: &'a Stage,
+    lineage: Lineage,
+    fingerprint: String,
+    inputs: BTreeMap<Artifact, Vec<Version>>,
+    outputs: BTreeMap<Artifact, Version>,
+    state: State,
+}
+
+/// What [`run`] would do, without doing it.
+///
+/// # Errors
+/// A configuration error for an unknown stage or an input that nothing makes; a store error when the store
+/// cannot be read or a manifest is damaged.
+pub async fn plan(graph: &Graph, store: &Store, options: &Options) -> Result<Vec<Planned>> {
+    let current = Current::load(store).await?;
+    let resolved = resolve(graph, store, &current, options).await?;
+    let planned = |r: Resolved<'_>| Planned { stage: r.stage.name.clone(), fingerprint: r.fingerprint, state: r.state };
+    Ok(resolved.into_iter().map(planned).collect())
+}
+
+/// Brings the wanted stages up to date. Gives what was planned, all of it done.
+///
+/// # Errors
+/// As [`plan`]; the first error of a stage; an interruption when `stop` was asked. Stages that were committed
+/// before stay, and the next run goes on behind them.
+pub async fn run(
+    graph: &Graph,
+    store: &Store,
+    options: &Options,
+    progress: Arc<dyn Progress>,
+    stop: &Stop,
+) -> Result<Vec<Planned>> {
+    let mut current = Current::load(store).await?;
+    let mut done = Vec::new();
+    for resolved in resolve(graph, store, &current, options).await? {
+        let name = &resolved.stage.name;
+        match &resolved.state {
+            State::Cached => progress.cached(name),
+            State::Run(why) => {
+                stop.check(format!("stage {name}"))?;
+                progress.started(name, why);
+                let executed = execute(&resolved, store, options, &progress, stop).await;
+                executed.inspect_err(|_| progress.ended(name))?;
+            }
+        }
+        for artifact in resolved.outputs.keys() {
+            current.set(store, artifact, name, &resolved.fingerprint).await?;
+        }
+        let (stage, fingerprint) = (name.clone(), resolved.fingerprint);
+        done.push(Planned { stage, fingerprint, state: resolved.state });
+    }
+    if options.select.is_empty() {
+        forget_others(graph, store, &mut current).await?;
+    }
+    Ok(done)
+}
+
+/// Fingerprints and states of the wanted stages, in order.
+async fn resolve<'a>(graph: &'a Graph, store: &Store, current: &Current, options: &Options) -> Result<Vec<Resolved<'a>>> {
+    let selected = graph.select(&options.select)?;
+    for name in &options.force {
+        if !selected.contains(&graph.index(name)?) {
+            return Err(Error::config(format!("stage {name}"), "is forced but not among the stages to run; name it too"));
+        }
+    }
+    let mut prints: BTreeMap<usize, String> = BTreeMap::new();
+    let mut resolved = Vec::new();
+    for index in selected {
+        let stage = &graph.stages()[index];
+        let mut lineage = stage.recipe.clone();
+        let mut inputs = BTreeMap::new();
+        for input in &stage.inputs {
+            let made: Vec<(&str, &str)> = match graph.makers(input) {
+                [] => current.versions(input).collect(),
+                makers => makers
+                    .iter()
+                    .filter_map(|maker| Some((graph.stages()[*maker].name.as_str(), prints.get(maker)?.as_str())))
+                    .collect(),
+            };
+            if made.is_empty() {
+                return Err(Error::config(
+                    format!("stage {}", stage.name),
+                    format!("needs {input}, which no stage makes and the run does not have; import it first"),
+                ));
+            }
+            let into = if input.kind == Kind::Table { &mut lineage.inputs } else { &mut lineage.models };
+            for (maker, print) in &made {
+                let key = if made.len() == 1 { input.name.clone() } else { format!("{}/{maker}", input.name) };
+                into.insert(key, print.to_string());
+            }
+            let version = |(_, print): &(&str, &str)| Version::new(input.clone(), *print);
+            inputs.insert(input.clone(), made.iter().map(version).collect::<Result<Vec<_>>>()?);
+        }
+        let print = fingerprint(&lineage)?;
+        prints.insert(index, print.clone());
+        let output = |artifact: &Artifact| Ok((artifact.clone(), Version::new(artifact.clone(), &print)?));
+        let outputs = stage.outputs.iter().map(output).collect::<Result<BTreeMap<_, _>>>()?;
+        let state = state(stage, store, current, &lineage, &outputs, options).await?;
+        resolved.push(Resolved { stage, lineage, fingerprint: print, inputs, outputs, state });
+    }
+    Ok(resolved)
+}
+
+/// Cached when every output has its manifest; otherwise the reason, against the version that is current.
+async fn state(
+    stage: &Stage,
+    store: &Store,
+    current: &Current,
+    lineage: &Lineage,
+    outputs: &BTreeMap<Artifact, Version>,
+    options: &Options,
+) -> Result<State> {
+    if options.force.contains(&stage.name) {
+        return Ok(State::Run("forced".into()));
+    }
+    let mut missing = 0;
+    for version in outputs.values() {
+        missing += usize::from(Manifest::read(store, version).await?.is_none());
+    }
+    if missing == 0 {
+        return Ok(State::Cached);
+    }
+    for (artifact, version) in outputs {
+        let Some(before) = current.fingerprint(artifact, &stage.name) else { continue };
+        if before == version.fingerprint() {
+            continue;
+        }
+        return Ok(State::Run(match Manifest::read(store, &Version::new(artifact.clone(), before)?).await {
+            Ok(Some(before)) => difference(lineage, &before.lineage),
+            Ok(None) => "the version before it is gone".into(),
+            Err(e) => format!("the version before it cannot be read: {e}"),
+        }));
+    }
+    let began = missing < outputs.len() || outputs.keys().any(|a| current.fingerprint(a, &stage.name).is_some());
+    Ok(State::Run(if began { "its last attempt did not finish".into() } else { "no version yet".into() }))
+}
+
+/// Runs one stage and commits what it made: tables first, the model last.
+async fn execute(
+    resolved: &Resolved<'_>,
+    store: &Store,
+    options: &Options,
+    progress: &Arc<dyn Progress>,
+    stop: &Stop,
+) -> Result<()> {
+    let stage = resolved.stage;
+    if options.force.contains(&stage.name) {
+        for version in resolved.outputs.values() {
+            version.discard(store).await?;
+        }
+    }
+    let mut inputs = BTreeMap::new();
+    for (artifact, versions) in &resolved.inputs {
+        let mut manifests = Vec::with_capacity(versions.len());
+        for version in versions {
+            manifests.push(Manifest::read(store, version).await?.ok_or_else(|| {
+                Error::store(store.url(), format!("{version} is gone; run the stage that makes it again"))
+            })?);
+        }
+        inputs.insert(artifact.clone(), manifests);
+    }
+    let (mut info, began) = (Info::begin(), Instant::now());
+    let job = Arc::new(Job {
+        store: store.clone(),
+        lineage: resolved.lineage.clone(),
+        inputs,
+        outputs: resolved.outputs.clone(),
+        written: Mutex::new(BTreeMap::new()),
+        stop: stop.clone(),
+        progress: Arc::clone(progress),
+        cache: options.cache.clone().unwrap_or_else(default_cache),
+    });
+    (stage.run)(Arc::clone(&job)).await?;
+    info.seconds = began.elapsed().as_secs_f64();
+    let mut written = std::mem::take(&mut *job.written.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut manifests = Vec::with_capacity(resolved.outputs.len());
+    // Artifacts sort tables before models.
+    for (artifact, version) in &resolved.outputs {
+        let files = written.remove(artifact).ok_or_else(|| {
+            Error::internal(format!("stage {}", stage.name), format!("returned without writing {artifact}"))
+        })?;
+        let schema = (artifact.kind == Kind::Table).then(|| table::by_name(&artifact.name)).flatten().map(|t| t.schema());
+        let rows = files.iter().map(|file| file.rows).sum();
+        let info = Info { rows, ..info.clone() };
+        manifests.push(Manifest::new(version, files, schema.as_deref(), resolved.lineage.clone(), info));
+    }
+    for manifest in &manifests {
+        manifest.publish(store).await?;
+    }
+    for version in resolved.outputs.values() {
+        sweep(store, version).await;
+    }
+    info.rows = manifests.iter().map(Manifest::rows).sum();
+    let made = |m: &Manifest| Made { kind: m.kind, name: m.name.clone(), fingerprint: m.fingerprint.clone(), rows: m.rows() };
+    let mut read = resolved.lineage.inputs.clone();
+    read.extend(resolved.lineage.models.clone());
+    progress.finished(&stage.name, info.rows, info.seconds);
+    Record::new(&stage.name, manifests.iter().map(made).collect(), read, info).write(store).await
+}
+
+/// Removes the shard markers and checkpoints of a committed version. They are only in the way, so a failure is
+/// noted and nothing more.
+async fn sweep(store: &Store, version: &Version) {
+    for below in ["shards", "checkpoints"] {
+        if let Err(e) = store.delete_below(&version.key(below)).await {
+            tracing::warn!("{version} is committed, but its {below} were not removed: {e}");
+        }
+    }
+}
+
+/// Removes pointers of stages that the configuration no longer has, so that `metrics` and the like hold this
+/// configuration's rows only. What a stage reads from outside the graph, and imports, stay.
+async fn forget_others(graph: &Graph, store: &Store, current: &mut Current) -> Result<()> {
+    let stages: BTreeSet<&str> = graph.stages().iter().map(|stage| stage.name.as_str()).collect();
+    let read: BTreeSet<&Artifact> =
+        graph.stages().iter().flat_map(|s| &s.inputs).filter(|input| graph.makers(input).is_empty()).collect();
+    let stale: Vec<(Artifact, String)> = current
+        .all()
+        .filter(|(artifact, stage, _)| {
+            !stages.contains(stage) && !read.contains(artifact) && !stage.starts_with("import")
+        })
+        .map(|(artifact, stage, _)| (artifact.clone(), stage.to_string()))
+        .collect();
+    for (artifact, stage) in stale {
+        current.remove(store, &artifact, &stage).await?;
+    }
+    Ok(())
+}
+
+fn default_cache() -> PathBuf {
+    cache_folder().join("models")
+}

@@ -1,0 +1,143 @@
+//! Local folders and the store: a model is a folder, a store holds objects.
+//!
+//! In: a folder that a trainer or another tool wrote. Out: its files as objects with checksums, and back again:
+//! a folder on this machine that holds exactly what a manifest names. A run on local disk is read in place;
+//! anything else is downloaded once into a cache and verified on the way.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Digest, FileEntry, Manifest, Store, Version, fault};
+use crate::{Error, Result};
+
+/// How much of a file is read at once.
+const CHUNK: usize = 1 << 20;
+
+/// Uploads every file below `folder` to `<version>/<below>/...`, in the order of their names; `below` may be
+/// empty. The entries' paths start with `below`.
+///
+/// # Errors
+/// A store error that names the file.
+pub async fn upload_folder(store: &Store, version: &Version, below: &str, folder: &Path) -> Result<Vec<FileEntry>> {
+    let mut files = Vec::new();
+    for relative in files_of(folder)? {
+        let path = if below.is_empty() { relative.clone() } else { format!("{below}/{relative}") };
+        let digest = upload_file(store, &version.key(&path), &folder.join(&relative)).await?;
+        files.push(FileEntry::new(path, digest, 0));
+    }
+    Ok(files)
+}
+
+async fn upload_file(store: &Store, key: &str, file: &Path) -> Result<Digest> {
+    let shown = file.display().to_string();
+    let failed = |e: std::io::Error| fault::io(&shown, "reading failed", &e);
+    let mut source = tokio::fs::File::open(file).await.map_err(failed)?;
+    let mut upload = store.upload(key)?;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        if (&mut source).take(CHUNK as u64).read_to_end(&mut chunk).await.map_err(failed)? == 0 {
+            return upload.finish().await;
+        }
+        upload.write(Bytes::from(chunk)).await?;
+    }
+}
+
+/// The files below `folder`, relative and with `/`, sorted.
+fn files_of(folder: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut open = vec![PathBuf::new()];
+    while let Some(below) = open.pop() {
+        let here = folder.join(&below);
+        let failed = |e: std::io::Error| fault::io(&here.display().to_string(), "reading the folder failed", &e);
+        for entry in std::fs::read_dir(&here).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = below.join(entry.file_name());
+            if std::fs::metadata(entry.path()).map_err(failed)?.is_dir() {
+                open.push(path);
+            } else {
+                let text = path.to_str().ok_or_else(|| {
+                    Error::store(entry.path().display(), "the file's name is not UTF-8; rename it")
+                })?;
+                found.push(text.to_string());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A folder on this machine with the files of `manifest`: the run's own one when it is on local disk, otherwise
+/// one below `cache`, downloaded and verified the first time.
+///
+/// # Errors
+/// A store error when a file is missing, cut short or changed.
+pub async fn fetch(store: &Store, manifest: &Manifest, cache: &Path) -> Result<PathBuf> {
+    let version = manifest.version()?;
+    if let Some(folder) = store.file(&version.prefix()) {
+        for file in &manifest.files {
+            file.present(store, &version).await?;
+        }
+        return Ok(folder);
+    }
+    let folder = cache.join(version.fingerprint());
+    if complete(&folder, &manifest.files) {
+        return Ok(folder);
+    }
+    // Files appear in the cache under their name only once all of them are there.
+    std::fs::create_dir_all(cache)
+        .map_err(|e| fault::io(&cache.display().to_string(), "the cache folder cannot be created", &e))?;
+    let partial = tempfile::Builder::new()
+        .prefix(".partial-")
+        .tempdir_in(cache)
+        .map_err(|e| fault::io(&cache.display().to_string(), "the cache folder cannot be written", &e))?;
+    fetch_into(store, &version, "", &manifest.files, partial.path()).await?;
+    match std::fs::rename(partial.path(), &folder) {
+        Ok(()) => {}
+        // Another process was faster, or an incomplete folder is in the way: replace it.
+        Err(_) if complete(&folder, &manifest.files) => {}
+        Err(_) => {
+            let failed = |e: std::io::Error| fault::io(&folder.display().to_string(), "the cache cannot be written", &e);
+            std::fs::remove_dir_all(&folder).map_err(failed)?;
+            std::fs::rename(partial.path(), &folder).map_err(failed)?;
+        }
+    }
+    Ok(folder)
+}
+
+/// Whether every file is there with its size.
+fn complete(folder: &Path, files: &[FileEntry]) -> bool {
+    files.iter().all(|file| std::fs::metadata(folder.join(&file.path)).is_ok_and(|found| found.len() == file.size))
+}
+
+/// Downloads `files` of `version` into `folder`, without the prefix `below` of their paths, and verifies them.
+///
+/// # Errors
+/// A store error when a file is missing, cut short or changed, or the folder cannot be written.
+pub async fn fetch_into(store: &Store, version: &Version, below: &str, files: &[FileEntry], folder: &Path) -> Result<()> {
+    for file in files {
+        let key = version.key(&file.path);
+        let relative = file.path.strip_prefix(below).unwrap_or(&file.path).trim_start_matches('/');
+        let target = folder.join(relative);
+        let shown = target.display().to_string();
+        let failed = |e: std::io::Error| fault::io(&shown, "writing failed", &e);
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let mut out = tokio::fs::File::create(&target).await.map_err(failed)?;
+        let mut hasher = blake3::Hasher::new();
+        let Some(mut chunks) = store.read(&key).await? else {
+            file.present(store, version).await?;
+            return Err(Error::store(store.name_of(&key), "vanished while it was read; run again"));
+        };
+        while let Some(chunk) = chunks.try_next().await? {
+            hasher.update(&chunk);
+            out.write_all(&chunk).await.map_err(failed)?;
+        }
+        out.flush().await.map_err(failed)?;
+        file.compare(store, &key, &Digest::of(&hasher))?;
+    }
+    Ok(())
+}

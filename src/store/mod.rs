@@ -1,0 +1,64 @@
+//! A run on disk, S3 or any object store: versions, manifests, Parquet.
+//!
+//! In: record-batch streams, model folders, and what they were made from. Out: immutable versions that any later
+//! reader finds through one manifest each.
+//!
+//! ```text
+//! <run>/tables/<name>/<fingerprint>/part-00000.parquet ...   rows
+//!                                  /shards/00000.json ...    finished pieces of a long stage, while it runs
+//!                                  /manifest.json            the commit
+//! <run>/models/<name>/<fingerprint>/<files of a model folder>
+//!                                  /checkpoints/step-...     while it trains
+//!                                  /manifest.json            the commit
+//! <run>/current/tables/<name>/<stage>.json                   which version the last configuration uses
+//! <run>/runs/<time>-<stage>-<process>.json                   history
+//! ```
+//!
+//! A version's fingerprint is the hash of everything that decides its bytes ([`Lineage`]), so names and bytes of
+//! files are the same whichever attempt wrote them: an attempt that dies leaves files that nothing names, and the
+//! next one writes the same bytes under the same names. `manifest.json` is published last, with a conditional
+//! put, and is the only thing readers trust. There is no rename, no append and no lock in this design, because
+//! object stores have none of them.
+
+mod checkpoint;
+mod conform;
+mod current;
+mod fault;
+mod folder;
+mod history;
+mod lineage;
+mod manifest;
+mod name;
+mod object;
+mod parquet;
+mod place;
+mod rows;
+mod shards;
+mod sql;
+mod upload;
+
+pub use checkpoint::Checkpoints;
+pub use current::Current;
+pub use folder::{fetch, fetch_into, upload_folder};
+pub use history::{Made, Record, records, table as runs_table};
+pub use lineage::{Lineage, canonical};
+pub use manifest::{ColumnEntry, Digest, FileEntry, Info, Manifest};
+pub use name::{Artifact, Kind, Version, check_name};
+pub use object::{Entry, Store};
+pub use parquet::{Limits, TableSink};
+pub use rows::read_rows;
+pub use shards::Shards;
+pub use sql::{bind, bind_batches, bind_run};
+pub use upload::Upload;
+
+/// The first characters of a hash, enough to tell versions apart by eye.
+pub fn short(hash: &str) -> &str {
+    hash.get(..8).unwrap_or(hash)
+}
+
+/// `$XDG_CACHE_HOME/salmon`, or `.cache/salmon` in the home folder: what can be fetched or made again.
+pub fn cache_folder() -> std::path::PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    base.unwrap_or_else(std::env::temp_dir).join("salmon")
+}

@@ -1,0 +1,215 @@
+//! Objects by key, relative to the run's URL.
+//!
+//! In: keys such as `tables/prompts/3f2a/part-00000.parquet`. Out: bytes, streams and listings. Every method
+//! fails with one line that names the object's URL; none ever shows a credential.
+
+use std::fmt;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+
+use super::place::{self, Place};
+use super::upload::Upload;
+use super::{Digest, fault};
+use crate::{Error, Result};
+
+/// How many small requests run at once.
+const CONCURRENT: usize = 8;
+
+/// One run, on whatever store its URL names. Cloning is cheap.
+#[derive(Clone)]
+pub struct Store {
+    place: Arc<Place>,
+}
+
+/// One listed object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key, relative to the run.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl fmt::Debug for Store {
+    /// The URL only: the stores below print what they were built from.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.place.shown).finish()
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place.shown)
+    }
+}
+
+impl Store {
+    /// Opens the run at `url`: a path, `file://`, `s3://`, `gs://`, `az://` or `memory://`. A local folder is
+    /// created when it is missing. Credentials, region and endpoint come from the environment (`AWS_*`,
+    /// `GOOGLE_*`, `AZURE_*`), where `AWS_ENDPOINT_URL` and `AWS_ALLOW_HTTP` choose another S3 server
+    /// (addressed path-style).
+    ///
+    /// # Errors
+    /// A configuration error for a URL that is not understood or that holds credentials; a store error when the
+    /// path is a file or may not be made.
+    pub fn open(url: &str) -> Result<Self> {
+        Ok(Store { place: Arc::new(place::find(url, true)?) })
+    }
+
+    /// Opens a run for reading: nothing is created.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and a store error when there is no run at `url`.
+    pub async fn open_existing(url: &str) -> Result<Self> {
+        let store = Store { place: Arc::new(place::find(url, false)?) };
+        let base = &store.place.base;
+        match store.place.objects.list(Some(base)).next().await {
+            Some(Ok(_)) => Ok(store),
+            Some(Err(e)) => Err(fault::object(&store.place.shown, "listing", &e)),
+            None => Err(Error::store(&store, "holds no run; check the URL, or make one with `salmon run`")),
+        }
+    }
+
+    /// The run's URL, without credentials.
+    pub fn url(&self) -> &str {
+        &self.place.shown
+    }
+
+    /// The run's folder when it is on this machine's disk.
+    pub fn folder(&self) -> Option<&FsPath> {
+        self.place.folder.as_deref()
+    }
+
+    /// The file of `key` when the run is on this machine's disk.
+    pub(super) fn file(&self, key: &str) -> Option<PathBuf> {
+        self.place.folder.as_ref().map(|folder| folder.join(key))
+    }
+
+    pub(super) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.place.objects
+    }
+
+    pub(super) fn root(&self) -> &url::Url {
+        &self.place.root
+    }
+
+    /// The URL of an object, for errors.
+    pub(super) fn name_of(&self, key: &str) -> String {
+        format!("{}/{key}", self.place.shown)
+    }
+
+    /// The full path of a key in the store below.
+    pub(super) fn path(&self, key: &str) -> Result<Path> {
+        let base = self.place.base.as_ref();
+        let full = if base.is_empty() { key.to_string() } else { format!("{base}/{key}") };
+        Path::parse(full)
+            .map_err(|e| Error::store(self.name_of(key), "is not a key inside the run").because(e))
+    }
+
+    /// The object's bytes, or `None` when there is no such object.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        let failed = |e| fault::object(&self.name_of(key), "reading", &e);
+        match self.place.objects.get(&self.path(key)?).await {
+            Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// The object's size in bytes, or `None` when there is no such object.
+    pub async fn size(&self, key: &str) -> Result<Option<u64>> {
+        match self.place.objects.head(&self.path(key)?).await {
+            Ok(found) => Ok(Some(found.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(fault::object(&self.name_of(key), "reading", &e)),
+        }
+    }
+
+    /// The object as a stream of chunks, or `None` when there is no such object.
+    pub async fn read(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+        let name = self.name_of(key);
+        match self.place.objects.get(&self.path(key)?).await {
+            Ok(found) => Ok(Some(found.into_stream().map_err(move |e| fault::object(&name, "reading", &e)).boxed())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(fault::object(&name, "reading", &e)),
+        }
+    }
+
+    /// Size and blake3 of the object, read as a stream, or `None` when there is no such object.
+    pub async fn digest(&self, key: &str) -> Result<Option<Digest>> {
+        let Some(mut chunks) = self.read(key).await? else { return Ok(None) };
+        let mut hasher = blake3::Hasher::new();
+        while let Some(chunk) = chunks.try_next().await? {
+            hasher.update(&chunk);
+        }
+        Ok(Some(Digest::of(&hasher)))
+    }
+
+    /// Writes the object in one go; whoever reads it sees the old bytes or the new ones.
+    pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        let put = self.place.objects.put(&self.path(key)?, bytes.into().into()).await;
+        put.map(drop).map_err(|e| fault::object(&self.name_of(key), "writing", &e))
+    }
+
+    /// Writes the object unless it exists; false when it did.
+    pub async fn put_if_absent(&self, key: &str, bytes: impl Into<Bytes>) -> Result<bool> {
+        let path = self.path(key)?;
+        match self.place.objects.put_opts(&path, bytes.into().into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(e) => Err(fault::object(&self.name_of(key), "writing", &e)),
+        }
+    }
+
+    /// Starts a streaming write. Nothing is visible under `key` before [`Upload::finish`].
+    pub fn upload(&self, key: &str) -> Result<Upload> {
+        Ok(Upload::new(Arc::clone(&self.place.objects), self.path(key)?, self.name_of(key)))
+    }
+
+    /// All objects below `prefix`, by key. A prefix that does not exist is empty.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let path = self.path(prefix)?;
+        let listed: Vec<_> = self
+            .place
+            .objects
+            .list(Some(&path))
+            .try_collect()
+            .await
+            .map_err(|e| fault::object(&self.name_of(prefix), "listing", &e))?;
+        let skip = if self.place.base.is_root() { 0 } else { self.place.base.as_ref().len() + 1 };
+        let mut entries: Vec<Entry> = listed
+            .into_iter()
+            .filter_map(|meta| Some(Entry { key: meta.location.as_ref().get(skip..)?.to_string(), size: meta.size }))
+            .collect();
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
+    /// Deletes the object; one that is gone already is fine.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        match self.place.objects.delete(&self.path(key)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(fault::object(&self.name_of(key), "deleting", &e)),
+        }
+    }
+
+    /// Deletes everything below `prefix`.
+    pub async fn delete_below(&self, prefix: &str) -> Result<()> {
+        let keys: Vec<String> = self.list(prefix).await?.into_iter().map(|entry| entry.key).collect();
+        Store::each(keys, |key: String| async move { self.delete(&key).await }).await.map(drop)
+    }
+
+    /// Runs `work` on every item, a few at a time, and gives the results in order.
+    pub(super) async fn each<I, T, F>(items: Vec<I>, work: impl Fn(I) -> F) -> Result<Vec<T>>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        futures::stream::iter(items.into_iter().map(work)).buffered(CONCURRENT).try_collect().await
+    }
+}

@@ -1,0 +1,178 @@
+//! The tables of a run in a SQL session.
+//!
+//! In: manifests. Out: table providers that scan exactly the files those name (no directory listing), with exact
+//! row counts for the optimizer. The session knows the object store under the run's scheme and bucket; credentials
+//! stay inside the store and are in no option, plan or `information_schema` row. A table that the run does not have
+//! yet is there without rows, so that SQL over it gives no rows rather than an error.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Statistics;
+use datafusion::common::stats::Precision;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::memory::MemTable;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::TableType;
+use datafusion::error::Result as SqlResult;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
+use object_store::ObjectMeta;
+
+use super::{Artifact, Current, FileEntry, Manifest, Store, Version, history};
+use crate::table::{self, Table};
+use crate::{Error, Result};
+
+/// Registers every table of [`crate::table`] with its current rows, and `runs` with the run's history.
+///
+/// # Errors
+/// A store error for a damaged manifest or one whose columns are those of another salmon version.
+pub async fn bind_run(ctx: &SessionContext, store: &Store) -> Result<()> {
+    let current = Current::load(store).await?;
+    for table in table::all() {
+        if table.name == "runs" {
+            let provider = HistoryTable { store: store.clone(), schema: table.schema() };
+            ctx.register_table(table.name, Arc::new(provider))?;
+        } else {
+            let manifests = current.manifests(store, &Artifact::table(table.name)).await?;
+            bind(ctx, store, &table, &manifests)?;
+        }
+    }
+    Ok(())
+}
+
+/// Registers `table` as the union of the versions in `manifests`; empty when there are none. A table of that
+/// name that is registered already is replaced.
+///
+/// # Errors
+/// A store error when a version has other columns than `table` declares.
+pub fn bind(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Manifest]) -> Result<()> {
+    let schema = table.schema();
+    let mut parts = Vec::new();
+    for manifest in manifests {
+        if !manifest.has_columns(&schema) {
+            return Err(Error::store(
+                store.name_of(&manifest.version()?.key("manifest.json")),
+                format!("was written with other columns than table {} has in this salmon; run its stage again", table.name),
+            ));
+        }
+        let version = manifest.version()?;
+        parts.extend(manifest.files.iter().filter(|file| file.rows > 0).map(|file| (version.clone(), file.clone())));
+    }
+    ctx.register_object_store(store.root(), Arc::clone(store.objects()));
+    let provider: Arc<dyn TableProvider> = if parts.is_empty() {
+        Arc::new(EmptyTable::new(schema))
+    } else {
+        Arc::new(VersionTable { store: store.clone(), schema, parts })
+    };
+    replace(ctx, table.name, provider)
+}
+
+/// Registers rows in memory as table `name`, replacing one of that name.
+///
+/// # Errors
+/// A query error when a batch has other columns than `schema`.
+pub fn bind_batches(ctx: &SessionContext, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<()> {
+    replace(ctx, name, Arc::new(MemTable::try_new(schema, vec![batches])?))
+}
+
+fn replace(ctx: &SessionContext, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
+    ctx.deregister_table(name)?;
+    ctx.register_table(name, provider)?;
+    Ok(())
+}
+
+/// The parts of one or more versions as one table.
+#[derive(Debug)]
+struct VersionTable {
+    store: Store,
+    schema: SchemaRef,
+    parts: Vec<(Version, FileEntry)>,
+}
+
+#[async_trait]
+impl TableProvider for VersionTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        Some(counted(&self.schema, self.parts.iter().map(|(_, file)| file.rows).sum()))
+    }
+
+    /// Checks that every part is there with its size, then scans the parts in order.
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> SqlResult<Arc<dyn ExecutionPlan>> {
+        let check = |(version, file): (Version, FileEntry)| async move { file.present(&self.store, &version).await };
+        Store::each(self.parts.clone(), check).await?;
+        let mut files = Vec::with_capacity(self.parts.len());
+        for (version, file) in &self.parts {
+            let meta = ObjectMeta {
+                location: self.store.path(&version.key(&file.path))?,
+                last_modified: Default::default(),
+                size: file.size,
+                e_tag: None,
+                version: None,
+            };
+            let statistics = counted(&self.schema, file.rows);
+            files.push(PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(statistics)));
+        }
+        let source = Arc::new(ParquetSource::new(Arc::clone(&self.schema)));
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(self.store.root())?, source)
+            .with_file_group(FileGroup::new(files))
+            .with_statistics(self.statistics().unwrap_or_else(|| Statistics::new_unknown(&self.schema)))
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+fn counted(schema: &Schema, rows: u64) -> Statistics {
+    Statistics { num_rows: Precision::Exact(rows as usize), ..Statistics::new_unknown(schema) }
+}
+
+/// The history, read when it is asked for: it grows with every run and no stage needs it.
+#[derive(Debug)]
+struct HistoryTable {
+    store: Store,
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl TableProvider for HistoryTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> SqlResult<Arc<dyn ExecutionPlan>> {
+        let rows = history::table(&history::records(&self.store).await?)?;
+        MemTable::try_new(self.schema(), vec![vec![rows]])?.scan(state, projection, filters, limit).await
+    }
+}

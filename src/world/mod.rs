@@ -1,0 +1,11 @@
+//! The pocket world: a toy language small enough to learn in minutes and checkable without doubt.
+//!
+//! In: nothing. Out: prompts for the pipeline, a pre-training corpus for the base model, and exact checkers for
+//! evaluation. The pipeline itself never sees the checkers: it works with the model's own judgments, as on real text.
+
+pub mod check;
+pub mod base;
+pub mod dice;
+pub mod functions;
+pub mod generate;
+pub mod language;
