@@ -1,5 +1,7 @@
 //! Broken sources: each broken row costs itself only and is accounted for; each broken file is one clear line.
 
+use std::slice::from_ref;
+
 use salmon::error::Kind;
 use salmon::import::{Options, Reason};
 
@@ -94,20 +96,20 @@ fn an_array_that_is_cut_off_says_so() {
 #[test]
 fn broken_csv_records_are_dropped_alone() {
     let head = b"instruction,output\nName a river.,Po\n".as_slice();
-    let cases: Vec<(Vec<u8>, &[(i64, &str)])> = vec![
-        (b"only one field\nName a lake.,Como\n".to_vec(), &[(2, "malformed")]),
-        (b"a,b,c\nName a lake.,Como\n".to_vec(), &[(2, "malformed")]),
-        (b"\xff,b\nName a lake.,Como\n".to_vec(), &[(2, "bad_utf8")]),
-        (b"Name a lake.,Como\nName a s".to_vec(), &[(3, "torn_line")]),
-        (b"Name a lake.,Como\n\"never closed,x\ny,z\n".to_vec(), &[(3, "torn_line")]),
-        ([b"Name a lake.,Como\n\"", vec![b'y'; 9 << 20].as_slice()].concat(), &[(3, "line_too_long")]),
-        ([b"Name a lake.,Como\n", vec![b','; 1 << 17].as_slice()].concat(), &[(3, "line_too_long")]),
-        (b"Name a lake.,Como\n,Como\n".to_vec(), &[(3, "empty")]),
+    let cases = vec![
+        (b"only one field\nName a lake.,Como\n".to_vec(), (2, "malformed")),
+        (b"a,b,c\nName a lake.,Como\n".to_vec(), (2, "malformed")),
+        (b"\xff,b\nName a lake.,Como\n".to_vec(), (2, "bad_utf8")),
+        (b"Name a lake.,Como\nName a s".to_vec(), (3, "torn_line")),
+        (b"Name a lake.,Como\n\"never closed,x\ny,z\n".to_vec(), (3, "torn_line")),
+        ([b"Name a lake.,Como\n\"", vec![b'y'; 9 << 20].as_slice()].concat(), (3, "line_too_long")),
+        ([b"Name a lake.,Como\n", vec![b','; 1 << 17].as_slice()].concat(), (3, "line_too_long")),
+        (b"Name a lake.,Como\n,Como\n".to_vec(), (3, "empty")),
     ];
     for (rest, expected) in cases {
         let imported = Bench::new().import_text("rows.csv", [head, &rest].concat(), &Options::default());
         assert_eq!(imported.column("instruction"), ["Name a river.", "Name a lake."]);
-        assert_eq!(imported.reasons(), expected);
+        assert_eq!(imported.reasons(), [expected]);
     }
 }
 
@@ -166,7 +168,7 @@ fn the_unknown_format_error_lists_the_formats() {
 fn an_error_leaves_the_old_output_and_no_new_file() {
     let bench = Bench::new();
     let good = bench.file("a.jsonl", GOOD);
-    bench.import(&[good.clone()], &Options::default());
+    bench.import(from_ref(&good), &Options::default());
     let before = table(&bench.path("out.parquet"));
     let bad = bench.file("b.jsonl.gz", "text");
     bench.error(&[good, bad], &Options::default());
@@ -197,7 +199,7 @@ fn options_that_make_no_sense_are_refused() {
         (Options { limit: Some(0), ..base.clone() }, "--limit"),
     ];
     for (options, expected) in cases {
-        let error = bench.error(&[file.clone()], &options);
+        let error = bench.error(from_ref(&file), &options);
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(error.kind(), Kind::Config, "{error}");
     }

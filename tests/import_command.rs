@@ -1,5 +1,7 @@
 //! `salmon import` as a whole: several files and folders, splits, ids, limits, determinism, the summary.
 
+use std::slice::from_ref;
+
 use clap::{Args, FromArgMatches};
 use salmon::cli::import::{ImportArgs, run};
 use salmon::import::Options;
@@ -106,7 +108,7 @@ fn the_same_files_give_the_same_bytes() {
     let file = bench.file("a.jsonl", rows.join("\n"));
     let mut bytes = Vec::new();
     for _ in 0..2 {
-        bench.import(&[file.clone()], &Options::default());
+        bench.import(from_ref(&file), &Options::default());
         bytes.push(["out.parquet", "out.dropped.parquet"].map(|name| std::fs::read(bench.path(name)).unwrap()));
     }
     assert_eq!(bytes[0], bytes[1]);

@@ -1,5 +1,6 @@
 //! Every format that imports: what becomes the prompt or the pair, its id, kind, language and source.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, StringArray};
@@ -131,7 +132,7 @@ fn openorca_parquet_knows_its_reasoning_rows() {
             ("response", texts(&["Yes", "2", "casa"])),
         ],
     );
-    let plain = bench.import(&[file.clone()], &Options::default());
+    let plain = bench.import(from_ref(&file), &Options::default());
     assert_eq!(plain.summary.files[0].format, Some("openorca"));
     assert_eq!(plain.column("kind"), ["general", "reasoning", "general"]);
     assert_eq!(plain.column("prompt_id"), ["flan.1", "cot.7", "niv.2"]);
@@ -265,7 +266,7 @@ fn trl_layouts_give_the_same_pair() {
     assert_eq!(wanted[0]["prompt"], "Why rain?");
     assert_eq!((&wanted[0]["chosen"], &wanted[0]["rejected"]), (&json!("Clouds."), &json!("No.")));
     for row in [explicit, implicit, repeated, marked] {
-        assert_eq!(detected("d.jsonl", &[row.clone()], &preferences(), "trl").kept, wanted, "{row}");
+        assert_eq!(detected("d.jsonl", from_ref(&row), &preferences(), "trl").kept, wanted, "{row}");
     }
     let only = json!({"prompt": [user("Why snow?")]});
     assert_eq!(detected("d.jsonl", &[only], &Options::default(), "trl").column("instruction"), ["Why snow?"]);
