@@ -1,23 +1,7 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
 
-mod model_chat;
-mod model_checkpoint;
-mod model_fixtures;
-mod model_llama;
-mod model_lora;
-mod principles;
-mod query_engine;
-mod query_functions;
-mod query_operators;
-mod query_plans;
-mod query_session;
-mod query_support;
-mod templates;
-mod torch_boundary;
-mod train_fixtures;
-mod train_formulas;
-mod train_optimizer;
-mod train_ppo;
-mod train_reward;
-mod train_sft;
-mod world;
+mod import_bad_input;
+mod import_command;
+mod import_formats;
+mod import_fuzz;
+mod import_support;
