@@ -1,1 +1,7 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
+
+mod engine_batch;
+mod engine_errors;
+mod engine_exact;
+mod engine_sampling;
+mod engine_support;
