@@ -1,7 +1,7 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
 
-mod import_bad_input;
-mod import_command;
-mod import_formats;
-mod import_fuzz;
-mod import_support;
+mod engine_batch;
+mod engine_errors;
+mod engine_exact;
+mod engine_sampling;
+mod engine_support;

@@ -39,8 +39,8 @@ use native::LANES;
 use pool::Pool;
 use request::Limits;
 pub use request::{Finish, Generation, Inference, Output, Request, Sampling, Task};
-pub use salmon_native::Instructions;
 use salmon_native as native;
+pub use salmon_native::Instructions;
 use shared::Shared;
 pub use stats::EngineStats;
 

@@ -25,8 +25,8 @@ fn run(shared: &Shared, me: usize) {
     let mut running = Vec::new();
     let mut memory: Option<(Scratch, Sampler)> = None;
     while let Some(decoder) = shared.turn(me, &mut running) {
-        let (scratch, sampler) = memory
-            .get_or_insert_with(|| (decoder.scratch(shared.most_rows), Sampler::new(decoder.shape().vocab)));
+        let (scratch, sampler) =
+            memory.get_or_insert_with(|| (decoder.scratch(shared.most_rows), Sampler::new(decoder.shape().vocab)));
         let stepped = catch_unwind(AssertUnwindSafe(|| step(shared, &decoder, scratch, sampler, &mut running)));
         if stepped.is_err() {
             for r in &mut running {

@@ -154,7 +154,8 @@ impl Decoder {
                 sin.as_mut_slice()[position * half + j] = angle.sin() as f32;
             }
         }
-        let rows = |w: &[f32], i: usize| -> std::ops::Range<usize> { i * shape.hidden..w.len().min((i + 1) * shape.hidden) };
+        let rows =
+            |w: &[f32], i: usize| -> std::ops::Range<usize> { i * shape.hidden..w.len().min((i + 1) * shape.hidden) };
         let head = tensors.unembedding;
         Some(Decoder {
             kernels,
@@ -287,7 +288,8 @@ impl Decoder {
         let (queries, rest) = row.split_at_mut(s.heads * key_width);
         let (keys, values) = rest.split_at_mut(s.kv_heads * key_width);
         let scale = 1.0 / (s.head_dim as f32).sqrt();
-        let rotate = |x: &mut [f32], heads, scale| Rotary { x: x.as_mut_ptr(), heads, half: self.half, cos, sin, scale };
+        let rotate =
+            |x: &mut [f32], heads, scale| Rotary { x: x.as_mut_ptr(), heads, half: self.half, cos, sin, scale };
         // SAFETY: both slices hold their heads; cos and sin have `half` values per position.
         unsafe {
             (self.kernels.rotary)(&rotate(queries, s.heads, scale));
