@@ -1,7 +1,8 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
 
-mod engine_batch;
-mod engine_errors;
-mod engine_exact;
-mod engine_sampling;
-mod engine_support;
+mod store_common;
+mod store_faults;
+mod store_objects;
+mod store_resume;
+mod store_runner;
+mod store_tables;

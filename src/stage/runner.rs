@@ -221,7 +221,9 @@ async fn execute(
         progress: Arc::clone(progress),
         cache: options.cache.clone().unwrap_or_else(default_cache),
     });
-    (stage.run)(Arc::clone(&job)).await?;
+    if let Err(e) = (stage.run)(Arc::clone(&job)).await {
+        return Err(diagnose(e, &job).await);
+    }
     info.seconds = began.elapsed().as_secs_f64();
     let mut written = std::mem::take(&mut *job.written.lock().unwrap_or_else(PoisonError::into_inner));
     let mut manifests = Vec::with_capacity(resolved.outputs.len());
@@ -247,6 +249,18 @@ async fn execute(
     read.extend(resolved.lineage.models.clone());
     progress.finished(&stage.name, info.rows, info.seconds);
     Record::new(&stage.name, manifests.iter().map(made).collect(), read, info).write(store).await
+}
+
+/// DataFusion does not say which file it could not decode; the manifests' checksums do.
+async fn diagnose(error: Error, job: &Job) -> Error {
+    if error.to_string().contains("Parquet error") {
+        for manifest in job.inputs.values().flatten() {
+            if let Err(damage) = manifest.verify(&job.store).await {
+                return damage;
+            }
+        }
+    }
+    error
 }
 
 /// Removes the shard markers and checkpoints of a committed version. They are only in the way, so a failure is
