@@ -105,18 +105,36 @@ async fn columns_convert_when_nothing_is_lost() {
 #[tokio::test]
 async fn bad_columns_are_named_with_their_row() {
     let bad: Vec<(&str, ArrayRef, &str)> = vec![
-        ("step", Arc::new(StringArray::from(vec!["1", "2"])),
-            "table metrics, column step, row 1: is Utf8, but the table declares Int64; convert it with CAST in the SQL"),
-        ("step", Arc::new(Float64Array::from(vec![1.0, 2.0])),
-            "table metrics, column step, row 1: is Float64, but the table declares Int64; convert it with CAST in the SQL"),
-        ("step", Arc::new(UInt64Array::from(vec![1, u64::MAX])),
-            "table metrics, column step, row 2: does not fit into Int64"),
-        ("value", Arc::new(Float64Array::from(vec![Some(1.0), Some(1.0), None])),
-            "table metrics, column value, row 3: is null, but this column needs a value"),
-        ("value", Arc::new(NullArray::new(2)),
-            "table metrics, column value, row 1: is null, but this column needs a value"),
-        ("extra", Arc::new(Int64Array::from(vec![1])),
-            "table metrics, column extra: is not a column of this table; it has stage, step, name, value"),
+        (
+            "step",
+            Arc::new(StringArray::from(vec!["1", "2"])),
+            "table metrics, column step, row 1: is Utf8, but the table declares Int64; convert it with CAST in the SQL",
+        ),
+        (
+            "step",
+            Arc::new(Float64Array::from(vec![1.0, 2.0])),
+            "table metrics, column step, row 1: is Float64, but the table declares Int64; convert it with CAST in the SQL",
+        ),
+        (
+            "step",
+            Arc::new(UInt64Array::from(vec![1, u64::MAX])),
+            "table metrics, column step, row 2: does not fit into Int64",
+        ),
+        (
+            "value",
+            Arc::new(Float64Array::from(vec![Some(1.0), Some(1.0), None])),
+            "table metrics, column value, row 3: is null, but this column needs a value",
+        ),
+        (
+            "value",
+            Arc::new(NullArray::new(2)),
+            "table metrics, column value, row 1: is null, but this column needs a value",
+        ),
+        (
+            "extra",
+            Arc::new(Int64Array::from(vec![1])),
+            "table metrics, column extra: is not a column of this table; it has stage, step, name, value",
+        ),
     ];
     for (name, column, expected) in bad {
         assert_eq!(sink_one(&table::metrics(), &with(name, column)).await.unwrap_err(), expected);

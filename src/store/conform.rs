@@ -82,7 +82,10 @@ fn convert(array: &ArrayRef, field: &Field) -> Result<ArrayRef, Bad> {
         (DataType::Null, _) => Ok(new_null_array(to, array.len())),
         (DataType::List(_), DataType::List(item)) => list::<i32>(array, item),
         (DataType::LargeList(_), DataType::List(item)) => list::<i64>(array, item),
-        (DataType::FixedSizeList(inner, _) | DataType::ListView(inner) | DataType::LargeListView(inner), DataType::List(item)) => {
+        (
+            DataType::FixedSizeList(inner, _) | DataType::ListView(inner) | DataType::LargeListView(inner),
+            DataType::List(item),
+        ) => {
             let plain = cast(array, &DataType::List(Arc::clone(inner)))?;
             list::<i32>(&plain, item)
         }

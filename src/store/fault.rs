@@ -34,7 +34,9 @@ pub(super) fn io(place: &str, problem: &str, error: &std::io::Error) -> Error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             "the disk is full; free space and run the same command again, what was committed is kept"
         }
-        ErrorKind::FileTooLarge => "the file-size limit (ulimit -f) is reached; raise it and run the same command again",
+        ErrorKind::FileTooLarge => {
+            "the file-size limit (ulimit -f) is reached; raise it and run the same command again"
+        }
         ErrorKind::PermissionDenied => "no permission; check who owns the folder",
         ErrorKind::ReadOnlyFilesystem => "the file system is read-only",
         ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
@@ -62,7 +64,8 @@ pub(super) fn scrub(text: &str) -> String {
     for (name, value) in std::env::vars_os() {
         let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
         let cloud = ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
-        let secret = ["KEY", "SECRET", "TOKEN", "PASSWORD", "SAS", "ACCOUNT", "CREDENTIAL"].iter().any(|w| name.contains(w));
+        let secret =
+            ["KEY", "SECRET", "TOKEN", "PASSWORD", "SAS", "ACCOUNT", "CREDENTIAL"].iter().any(|w| name.contains(w));
         // A very short value would blank out innocent letters.
         if cloud && secret && value.len() >= 6 {
             clean = clean.replace(value, "***");

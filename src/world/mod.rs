@@ -4,8 +4,15 @@
 //! evaluation. The pipeline itself never sees the checkers: it works with the model's own judgments, as on real text.
 
 pub mod check;
+mod prompts;
+
 pub mod base;
 pub mod dice;
 pub mod functions;
 pub mod generate;
 pub mod language;
+
+pub use prompts::write_prompts;
+
+/// The demo's configuration.
+pub const RECIPE: &str = include_str!("../../recipes/pocket.toml");
