@@ -8,7 +8,7 @@ use datafusion::prelude::SessionContext;
 use salmon::error::Kind;
 use salmon::stage::{Graph, Job, Options, Silent, Stage, State, Stop, plan};
 use salmon::store::{Artifact, Checkpoints, Lineage, Manifest, Shards, Store, Version};
-use salmon::{Result, table};
+use salmon::table;
 
 use crate::store_common::{CHILD, child, contents, metrics, run, stream, version};
 
@@ -22,45 +22,60 @@ fn pipeline(fate: Option<(&'static str, usize)>) -> Graph {
             unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
         }
     };
-    let sharded = Stage::new("shards", vec![], vec![Artifact::table("metrics")], Lineage::default(), move |job: Arc<Job>| async move {
-        let shards = job.shards("metrics", SHARDS).await?;
-        for shard in shards.missing() {
-            job.stop().check("stage shards")?;
-            let start = 300 * shard as i64;
-            let rows = futures::StreamExt::map(stream(vec![metrics(start..start + 170), metrics(start + 170..start + 300)]), {
-                let mut batch = 0;
-                move |rows| {
-                    batch += 1;
-                    if batch == 2 {
-                        dies("shard", shard);
-                    }
-                    rows
-                }
-            });
-            shards.write(shard, rows).await?;
-        }
-        dies("commit", 0);
-        job.write_shards("metrics", shards).await
-    });
-    let trained = Stage::new("train", vec![Artifact::table("metrics")], vec![Artifact::model("sft")], Lineage::default(), move |job: Arc<Job>| async move {
-        let scratch = job.scratch()?;
-        let checkpoints = job.checkpoints("sft")?;
-        let weights = scratch.path().join("weights");
-        let mut step = checkpoints.restore(scratch.path()).await?.unwrap_or(0);
-        let rows = job.rows("metrics")?;
-        if step == 0 {
-            std::fs::write(&weights, rows.to_le_bytes()).unwrap();
-        }
-        while step < 7 {
-            job.stop().check("stage train")?;
-            step += 1;
-            let before = std::fs::read(&weights).unwrap();
-            std::fs::write(&weights, blake3::hash(&before).as_bytes()).unwrap();
-            dies("step", step as usize);
-            checkpoints.save(step, scratch.path()).await?;
-        }
-        job.write_model("sft", scratch.path()).await
-    });
+    let sharded = Stage::new(
+        "shards",
+        vec![],
+        vec![Artifact::table("metrics")],
+        Lineage::default(),
+        move |job: Arc<Job>| async move {
+            let shards = job.shards("metrics", SHARDS).await?;
+            for shard in shards.missing() {
+                job.stop().check("stage shards")?;
+                let start = 300 * shard as i64;
+                let rows = futures::StreamExt::map(
+                    stream(vec![metrics(start..start + 170), metrics(start + 170..start + 300)]),
+                    {
+                        let mut batch = 0;
+                        move |rows| {
+                            batch += 1;
+                            if batch == 2 {
+                                dies("shard", shard);
+                            }
+                            rows
+                        }
+                    },
+                );
+                shards.write(shard, rows).await?;
+            }
+            dies("commit", 0);
+            job.write_shards("metrics", shards).await
+        },
+    );
+    let trained = Stage::new(
+        "train",
+        vec![Artifact::table("metrics")],
+        vec![Artifact::model("sft")],
+        Lineage::default(),
+        move |job: Arc<Job>| async move {
+            let scratch = job.scratch()?;
+            let checkpoints = job.checkpoints("sft")?;
+            let weights = scratch.path().join("weights");
+            let mut step = checkpoints.restore(scratch.path()).await?.unwrap_or(0);
+            let rows = job.rows("metrics")?;
+            if step == 0 {
+                std::fs::write(&weights, rows.to_le_bytes()).unwrap();
+            }
+            while step < 7 {
+                job.stop().check("stage train")?;
+                step += 1;
+                let before = std::fs::read(&weights).unwrap();
+                std::fs::write(&weights, blake3::hash(&before).as_bytes()).unwrap();
+                dies("step", step as usize);
+                checkpoints.save(step, scratch.path()).await?;
+            }
+            job.write_model("sft", scratch.path()).await
+        },
+    );
     Graph::new(vec![trained, sharded]).unwrap()
 }
 
@@ -84,7 +99,8 @@ async fn kills_anywhere_resume_to_the_same_bytes() {
 
     for (fate, (what, at)) in FATES.iter().enumerate() {
         let folder = scratch.path().join(format!("killed-{fate}"));
-        let output = child("store_resume::kills_anywhere_resume_to_the_same_bytes", &folder, &[("FATE", &fate.to_string())]);
+        let output =
+            child("store_resume::kills_anywhere_resume_to_the_same_bytes", &folder, &[("FATE", &fate.to_string())]);
         use std::os::unix::process::ExitStatusExt;
         assert_eq!(output.status.signal(), Some(libc::SIGKILL), "{output:?}");
         let store = Store::open(path(&folder)).unwrap();
@@ -101,7 +117,10 @@ async fn kills_anywhere_resume_to_the_same_bytes() {
         // History differs: it tells of processes.
         let found = contents(&store, "").await;
         let kept = |c: &std::collections::BTreeMap<String, Vec<u8>>| {
-            c.iter().filter(|(key, _)| !key.starts_with("runs/")).map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>()
+            c.iter()
+                .filter(|(key, _)| !key.starts_with("runs/"))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect::<Vec<_>>()
         };
         assert!(kept(&found) == kept(&expected), "{what} {at}: {:?}", found.keys());
     }
@@ -166,7 +185,7 @@ async fn the_last_two_checkpoints_stay_and_a_damaged_one_is_passed_over() {
         let into = scratch();
         let step = checkpoints.restore(into.path()).await?;
         let read = |name: &str| std::fs::read(into.path().join(name)).ok();
-        Result::Ok((step, read("weights"), read("optimizer/m").map(|m| m.len())))
+        Ok::<_, salmon::Error>((step, read("weights"), read("optimizer/m").map(|m| m.len())))
     };
     assert_eq!(restored().await.unwrap(), (Some(15), Some(b"w15".to_vec()), Some(3_000_000)));
     // An attempt that died while it saved step 20 left files but no marker.
@@ -187,20 +206,26 @@ async fn a_stop_ends_at_a_commit_and_the_next_run_goes_on() {
     let stop = Stop::new();
     let graph = |stop: Option<Stop>| {
         let written = Arc::clone(&written);
-        Graph::new(vec![Stage::new("shards", vec![], vec![Artifact::table("metrics")], Lineage::default(), move |job: Arc<Job>| {
-            let (written, stop) = (Arc::clone(&written), stop.clone());
-            async move {
-                let shards = job.shards("metrics", SHARDS).await?;
-                for shard in shards.missing() {
-                    job.stop().check("stage shards")?;
-                    shards.write(shard, stream(vec![metrics(0..10)])).await?;
-                    if written.fetch_add(1, Ordering::SeqCst) == 1 {
-                        stop.iter().for_each(Stop::ask);
+        Graph::new(vec![Stage::new(
+            "shards",
+            vec![],
+            vec![Artifact::table("metrics")],
+            Lineage::default(),
+            move |job: Arc<Job>| {
+                let (written, stop) = (Arc::clone(&written), stop.clone());
+                async move {
+                    let shards = job.shards("metrics", SHARDS).await?;
+                    for shard in shards.missing() {
+                        job.stop().check("stage shards")?;
+                        shards.write(shard, stream(vec![metrics(0..10)])).await?;
+                        if written.fetch_add(1, Ordering::SeqCst) == 1 {
+                            stop.iter().for_each(Stop::ask);
+                        }
                     }
+                    job.write_shards("metrics", shards).await
                 }
-                job.write_shards("metrics", shards).await
-            }
-        })])
+            },
+        )])
         .unwrap()
     };
     let store = Store::open("memory://").unwrap();
@@ -219,18 +244,19 @@ async fn a_stop_ends_at_a_commit_and_the_next_run_goes_on() {
 async fn a_stop_ends_a_table_that_never_ends() {
     let stop = Stop::new();
     let asks = stop.clone();
-    let endless = Stage::new("endless", vec![], vec![Artifact::table("metrics")], Lineage::default(), move |job: Arc<Job>| {
-        let asks = asks.clone();
-        async move {
-            let first = futures::stream::once(async { Result::Ok(metrics(0..10)) });
-            let rest = futures::stream::once(async move {
-                asks.ask();
-                std::future::pending().await
-            });
-            let rows = Box::pin(futures::StreamExt::chain(first, rest));
-            job.write_table("metrics", rows).await.map(drop)
-        }
-    });
+    let endless =
+        Stage::new("endless", vec![], vec![Artifact::table("metrics")], Lineage::default(), move |job: Arc<Job>| {
+            let asks = asks.clone();
+            async move {
+                let first = futures::stream::once(async { Ok::<_, salmon::Error>(metrics(0..10)) });
+                let rest = futures::stream::once(async move {
+                    asks.ask();
+                    std::future::pending().await
+                });
+                let rows = Box::pin(futures::StreamExt::chain(first, rest));
+                job.write_table("metrics", rows).await.map(drop)
+            }
+        });
     let store = Store::open("memory://").unwrap();
     let graph = Graph::new(vec![endless]).unwrap();
     let error = salmon::stage::run(&graph, &store, &Options::default(), Arc::new(Silent), &stop).await.unwrap_err();
@@ -261,7 +287,12 @@ async fn signals_ask_first_and_end_second() {
 async fn two_attempts_at_once_commit_one_version() {
     let store = Store::open("memory://").unwrap();
     let manifest = |files| Manifest::new(&version("metrics"), files, None, Lineage::default(), Default::default());
-    let file = |hash: &str| salmon::store::FileEntry { path: "part-00000.parquet".into(), size: 1, blake3: hash.into(), rows: 1 };
+    let file = |hash: &str| salmon::store::FileEntry {
+        path: "part-00000.parquet".into(),
+        size: 1,
+        blake3: hash.into(),
+        rows: 1,
+    };
     manifest(vec![file("aa")]).publish(&store).await.unwrap();
     manifest(vec![file("aa")]).publish(&store).await.unwrap();
     let error = manifest(vec![file("bb")]).publish(&store).await.unwrap_err();

@@ -106,11 +106,19 @@ pub async fn run(
 }
 
 /// Fingerprints and states of the wanted stages, in order.
-async fn resolve<'a>(graph: &'a Graph, store: &Store, current: &Current, options: &Options) -> Result<Vec<Resolved<'a>>> {
+async fn resolve<'a>(
+    graph: &'a Graph,
+    store: &Store,
+    current: &Current,
+    options: &Options,
+) -> Result<Vec<Resolved<'a>>> {
     let selected = graph.select(&options.select)?;
     for name in &options.force {
         if !selected.contains(&graph.index(name)?) {
-            return Err(Error::config(format!("stage {name}"), "is forced but not among the stages to run; name it too"));
+            return Err(Error::config(
+                format!("stage {name}"),
+                "is forced but not among the stages to run; name it too",
+            ));
         }
     }
     let mut prints: BTreeMap<usize, String> = BTreeMap::new();
@@ -231,7 +239,8 @@ async fn execute(
         let files = written.remove(artifact).ok_or_else(|| {
             Error::internal(format!("stage {}", stage.name), format!("returned without writing {artifact}"))
         })?;
-        let schema = (artifact.kind == Kind::Table).then(|| table::by_name(&artifact.name)).flatten().map(|t| t.schema());
+        let schema =
+            (artifact.kind == Kind::Table).then(|| table::by_name(&artifact.name)).flatten().map(|t| t.schema());
         let rows = files.iter().map(|file| file.rows).sum();
         let info = Info { rows, ..info.clone() };
         manifests.push(Manifest::new(version, files, schema.as_deref(), resolved.lineage.clone(), info));
@@ -243,7 +252,8 @@ async fn execute(
         sweep(store, version).await;
     }
     info.rows = manifests.iter().map(Manifest::rows).sum();
-    let made = |m: &Manifest| Made { kind: m.kind, name: m.name.clone(), fingerprint: m.fingerprint.clone(), rows: m.rows() };
+    let made =
+        |m: &Manifest| Made { kind: m.kind, name: m.name.clone(), fingerprint: m.fingerprint.clone(), rows: m.rows() };
     let mut read = resolved.lineage.inputs.clone();
     read.extend(resolved.lineage.models.clone());
     progress.finished(&stage.name, info.rows, info.seconds);
