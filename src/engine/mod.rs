@@ -61,7 +61,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { workers: 0, max_batch_tokens: 256, kv_bytes: 0, instructions: None }
+        EngineOptions { workers: 0, max_batch_tokens: 128, kv_bytes: 0, instructions: None }
     }
 }
 
