@@ -5,3 +5,8 @@ mod engine_errors;
 mod engine_exact;
 mod engine_sampling;
 mod engine_support;
+mod model_chat;
+mod model_checkpoint;
+mod model_fixtures;
+mod model_llama;
+mod model_lora;

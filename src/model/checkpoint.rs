@@ -159,7 +159,8 @@ impl Shard {
     fn open(path: &Path) -> Result<Self> {
         let wrong = |problem: &str| Error::model(path.display(), problem);
         let file = File::open(path).map_err(|e| wrong("cannot open this weight file").because(e))?;
-        // SAFETY: the map is read only; model folders are not changed while they are open (documented for users).
+        // SAFETY: the map is read only and lives while a folder is loaded; a file that another process cuts short
+        // in that time ends this one (SIGBUS), as with every memory map.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| wrong("cannot map this weight file").because(e))?;
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|e| wrong("is not a valid safetensors file; was it copied in full?").because(e))?;
@@ -185,8 +186,11 @@ impl Shard {
         // SAFETY: the map is private and read only, so dropped pages read the same bytes again. Advice may fail
         // (it is no more than advice).
         let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
-        if !bool::try_from(tensor.f_isfinite()?.f_all()?)? {
-            return Err(wrong("holds values that are not finite (NaN or infinity)".into()));
+        // In pieces, because the check makes temporary tensors of the size of its input.
+        for piece in tensor.f_view(-1)?.f_split(1 << 20, 0)? {
+            if !bool::try_from(piece.f_isfinite()?.f_all()?)? {
+                return Err(wrong("holds values that are not finite (NaN or infinity)".into()));
+            }
         }
         Ok(tensor.f_to_device(device)?.f_to_kind(kind)?)
     }

@@ -106,7 +106,7 @@ fn adapter_config(lora: &LoraConfig, base: &str, classifier: bool) -> Map<String
         ("init_lora_weights", json!(true)),
         ("lora_alpha", alpha),
         ("lora_dropout", json!(0.0)),
-        ("modules_to_save", if classifier { json!(["score"]) } else { Value::Null }),
+        ("modules_to_save", if classifier { json!(["classifier", "score"]) } else { Value::Null }),
         ("peft_type", json!("LORA")),
         ("r", json!(lora.r)),
         ("target_modules", json!(targets)),
@@ -130,25 +130,36 @@ pub(super) fn read_adapter_config(folder: &Path) -> Result<LoraConfig> {
     if map.get("peft_type").is_some_and(|kind| kind != "LORA") {
         return Err(Error::model(&place, format!("peft_type: {} is not supported; only LORA is", map["peft_type"])));
     }
-    // Everything that changes the arithmetic and that we do not do.
+    // Everything that changes the arithmetic and that we do not do, variants of later peft versions included.
     let unsupported = [
         "bias",
         "fan_in_fan_out",
-        "use_rslora",
-        "use_dora",
-        "rank_pattern",
-        "alpha_pattern",
+        "lora_bias",
         "layers_to_transform",
         "layer_replication",
         "exclude_modules",
         "target_parameters",
-        "lora_bias",
+        "trainable_token_indices",
+        "alora_invocation_tokens",
     ];
-    if let Some(name) = unsupported.into_iter().find(|name| map.get(*name).is_some_and(|value| !plain(value))) {
-        return Err(Error::model(&place, format!("{name}: {} is not supported; only plain LoRA is", map[name])));
+    let changes = |name: &str| {
+        unsupported.contains(&name)
+            || name.starts_with("use_")
+            || name.ends_with("_pattern")
+            || name.ends_with("_config")
+    };
+    if let Some((name, value)) = map.iter().find(|(name, value)| changes(name) && !plain(value)) {
+        return Err(Error::model(&place, format!("{name}: {value} is not supported; only plain LoRA is")));
     }
-    if let Some(modules) = map.get("modules_to_save").filter(|value| !plain(value) && **value != json!(["score"])) {
-        return Err(Error::model(&place, format!("modules_to_save: {modules} is not supported; only [\"score\"] is")));
+    // These initialisations also change the base weights.
+    if let Some(Value::String(name)) = map.get("init_lora_weights").filter(|value| **value != json!("gaussian")) {
+        return Err(Error::model(&place, format!("init_lora_weights: {name:?} is not supported; only plain LoRA is")));
+    }
+    // peft lists every name that a classifier may give its head.
+    let heads = [json!("score"), json!("classifier")];
+    let others = |value: &Value| value.as_array().is_none_or(|items| items.iter().any(|item| !heads.contains(item)));
+    if let Some(modules) = map.get("modules_to_save").filter(|value| !plain(value) && others(value)) {
+        return Err(Error::model(&place, format!("modules_to_save: {modules} is not supported; only \"score\" is")));
     }
     let lora: LoraConfig = serde_json::from_value(Value::Object(map))
         .map_err(|e| Error::model(&place, "is not a LoRA configuration (r, lora_alpha, target_modules)").because(e))?;
