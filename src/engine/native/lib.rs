@@ -11,6 +11,8 @@
 #![warn(missing_docs, unreachable_pub)]
 // Kernel bodies are unsafe from end to end; a block around each line would say nothing.
 #![allow(unsafe_op_in_unsafe_fn)]
+// Tiles are indexed by row and column as in the formulas; iterators over one of several arrays would hide that.
+#![allow(clippy::needless_range_loop)]
 
 mod attention;
 mod decoder;
