@@ -18,6 +18,7 @@ mod attention;
 mod decoder;
 mod gemm;
 mod kernels;
+mod layer;
 mod memory;
 mod pointwise;
 mod sample;
@@ -25,8 +26,9 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use decoder::{Decoder, LayerTensors, Scratch, Shape, Span, Tensors};
+pub use decoder::{Decoder, Scratch, Shape, Span};
 pub use kernels::Instructions;
+pub use layer::{LayerTensors, Tensors};
 pub use memory::Lines;
 pub use sample::{Choice, Sampler};
 pub use simd::LANES;
