@@ -211,8 +211,6 @@ fn drills_are_right() {
         let text = document.text();
         let line = text.strip_prefix("# Check \n ").unwrap();
         let question = prompts.keys().find(|question| line.starts_with(*question)).unwrap();
-        let report = check(&prompts[question], line[question.len()..].split_once(" . ").unwrap().0.trim().to_string().as_str());
-        assert!(!report.valid, "the sentence lost its full stop");
         let answer = format!("{} .", line[question.len() + 1..].split_once(" . ").unwrap().0);
         let report = check(&prompts[question], &answer);
         assert!(report.valid, "{text}");
