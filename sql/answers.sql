@@ -17,8 +17,8 @@ answered as (
 ),
 compared as (
   select *,
-    logprobs('policy', prompt, answer['response']) as logprobs,
-    logprobs('sft', prompt, answer['response']) as ref_logprobs
+    logprobs('policy', prompt, answer['ids']) as logprobs,
+    logprobs('sft', prompt, answer['ids']) as ref_logprobs
   from answered
 )
 select prompt_id, instruction, sample, trim(answer['response']) as response, answer['tokens'] as tokens,

@@ -1,6 +1,6 @@
 -- demonstrations: the base model answers with the rules and exemplars in sight (section 0 of the method).
 -- In:  prompts; the model `base`. The template knows the library's rules and exemplars; `pick` lets it draw one.
--- Out: one row per prompt: the answer after post-processing, and whether SFT trains on it or why not.
+-- Out: one row per prompt and sample: the answer after post-processing, and whether SFT trains on it or why not.
 with drawn as (
   select *, row_number() over (order by uniform($seed, 'demonstrations', prompt_id), prompt_id) as draw
   from prompts
@@ -12,21 +12,21 @@ chosen as (
     and cast(floor(uniform(0, 'shard', prompt_id) * $shards) as bigint) = $shard
 ),
 asked as (
-  select prompt_id, instruction,
+  select prompt_id, instruction, sample,
     render($self_align_template, named_struct('instruction', instruction,
-      'pick', cast(floor(uniform($seed, 'exemplar', prompt_id) * 1000000) as bigint))) as prompt
-  from chosen
+      'pick', cast(floor(uniform($seed, 'exemplar', prompt_id, sample) * 1000000) as bigint))) as prompt
+  from chosen cross join (select unnest(range(0, $samples)) as sample)
 ),
 answered as (
-  select prompt_id, instruction,
+  select prompt_id, instruction, sample,
     generate('base', prompt, named_struct(
       'temperature', $temperature, 'top_p', $top_p, 'max_tokens', $max_tokens, 'stop', $stop,
-      'seed', $seed, 'row', 'demonstrations/' || prompt_id)) as answer
+      'seed', $seed, 'row', 'demonstrations/' || prompt_id || '/' || sample)) as answer
   from asked
 ),
 -- Thoughts end at the marker; an answer without the marker has none.
 parted as (
-  select prompt_id, instruction, answer,
+  select prompt_id, instruction, sample, answer,
     case when $answer_marker <> '' and strpos(answer['response'], $answer_marker) > 0
          then trim(substr(answer['response'], 1, strpos(answer['response'], $answer_marker) - 1)) end as thoughts,
     case when $answer_marker <> '' and strpos(answer['response'], $answer_marker) > 0
@@ -35,10 +35,10 @@ parted as (
   from answered
 ),
 cut as (
-  select prompt_id, instruction, answer, thoughts, trim(cut_repetition(cut_at(body, $stop))) as response
+  select prompt_id, instruction, sample, answer, thoughts, trim(cut_repetition(cut_at(body, $stop))) as response
   from parted
 )
-select prompt_id, instruction, thoughts, response,
+select prompt_id, instruction, sample, thoughts, response,
   drop_reason is null as kept, drop_reason
 from (
   select *,
@@ -51,4 +51,4 @@ from (
     end as drop_reason
   from cut
 )
-order by prompt_id
+order by prompt_id, sample

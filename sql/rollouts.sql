@@ -64,7 +64,7 @@ scored as (
       'response', truncate_tokens('reward', trim(answer['response']), $max_response_tokens, 'right'),
       'principles', principles))) as score
   from answered
-)
+),
 shaped as (
   select *,
     $length_bonus * least(multiplier * answer['tokens'] / $length_bonus_tokens, $length_bonus_cap) as length_bonus,

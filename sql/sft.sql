@@ -1,7 +1,7 @@
 -- sft: principle engraving. The model learns to answer the bare prompt, without the rules in sight.
 -- In:  demonstrations, identity (questions about the assistant itself with hand-written answers).
 -- Out: prompt (rendered, ends where the answer begins) and completion; the trainer's loss is on the completion.
-select 'demonstration/' || prompt_id as row_id,
+select 'demonstration/' || prompt_id || '/' || sample as row_id,
   render($chat_template, named_struct('instruction', instruction)) as prompt,
   response as completion
 from demonstrations

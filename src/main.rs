@@ -1,1 +1,7 @@
-fn main() {}
+//! The `salmon` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    salmon::cli::main()
+}

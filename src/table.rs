@@ -131,6 +131,7 @@ pub fn demonstrations() -> Table {
         columns: vec![
             column("prompt_id", TEXT, "the prompt"),
             column("instruction", TEXT, "its instruction"),
+            column("sample", INT, "which answer to the prompt, from 0"),
             optional("thoughts", TEXT, "internal thoughts before the answer, when the exemplars have them"),
             column("response", TEXT, "the answer after post-processing"),
             column("kept", FLAG, "whether SFT trains on it"),

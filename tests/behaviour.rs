@@ -1,11 +1,33 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
 
+mod engine_batch;
+mod engine_errors;
+mod engine_exact;
+mod engine_sampling;
+mod engine_support;
+mod import_bad_input;
+mod import_command;
+mod import_formats;
+mod import_fuzz;
+mod import_support;
 mod model_chat;
 mod model_checkpoint;
 mod model_fixtures;
 mod model_llama;
 mod model_lora;
 mod principles;
+mod query_engine;
+mod query_functions;
+mod query_operators;
+mod query_plans;
+mod query_session;
+mod query_support;
+mod store_common;
+mod store_faults;
+mod store_objects;
+mod store_resume;
+mod store_runner;
+mod store_tables;
 mod templates;
 mod torch_boundary;
 mod train_fixtures;

@@ -288,7 +288,7 @@ fn bad_rollouts_are_named_and_change_nothing() {
     let error = ppo.step(&good).unwrap_err();
     assert_eq!(error.kind(), Failure::Train);
     assert!(error.to_string().starts_with("tiny step 1: the "), "{error}");
-    let _ = tch::no_grad(|| head.copy_(&saved));
+    tch::no_grad(|| head.copy_(&saved));
     assert_eq!(before, (bits(ppo.policy()), bits(ppo.value())));
     assert_eq!(ppo.steps_done(), 0);
 

@@ -103,7 +103,12 @@ fn workers_and_restarts_leave_the_bits_alone() {
     let fresh = |workers| RewardTrainer::new(linear(), config(), run(plan.steps(), workers)).unwrap();
     let mut log = Vec::new();
     let mut trainer = fresh(1);
-    trainer.train(&pairs, &plan, |_, metrics| Ok(log.push(metrics.clone()))).unwrap();
+    trainer
+        .train(&pairs, &plan, |_, metrics| {
+            log.push(metrics.clone());
+            Ok(())
+        })
+        .unwrap();
     trainer.save(whole.path()).unwrap();
 
     let mut again = Vec::new();

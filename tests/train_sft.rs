@@ -39,7 +39,7 @@ fn plain_loss(network: &Network, examples: &[Example]) -> Tensor {
         let logprobs = network.log_probs(&Tensor::from_slice(&ids).unsqueeze(0)).unwrap().squeeze_dim(0);
         let weights = Tensor::from_slice(&example.weights[1..]);
         total += weights.sum(Kind::Double).double_value(&[]);
-        sum = sum - (logprobs * weights).sum(Kind::Double);
+        sum -= (logprobs * weights).sum(Kind::Double);
     }
     sum / total
 }
@@ -120,7 +120,12 @@ fn any_number_of_workers_gives_the_same_bits() {
         let config = SftConfig { micro_batch_tokens: budget, ..config() };
         let mut trainer = SftTrainer::new(network(1).with_full_training().unwrap(), config, run(6, workers)).unwrap();
         let mut log = Vec::new();
-        trainer.train(&examples, &plan, |_, metrics| Ok(log.push(metrics.clone()))).unwrap();
+        trainer
+            .train(&examples, &plan, |_, metrics| {
+                log.push(metrics.clone());
+                Ok(())
+            })
+            .unwrap();
         (log, bits(trainer.network()))
     };
     let (one, weights) = train(1, 64);
@@ -153,7 +158,12 @@ fn a_restored_trainer_goes_on_as_if_it_had_never_stopped() {
         let mut log = Vec::new();
         let mut trainer = fresh(1);
         assert!(!trainer.restore(whole.path()).unwrap());
-        trainer.train(&examples, &plan, |_, metrics| Ok(log.push(metrics.clone()))).unwrap();
+        trainer
+            .train(&examples, &plan, |_, metrics| {
+                log.push(metrics.clone());
+                Ok(())
+            })
+            .unwrap();
         trainer.save(whole.path()).unwrap();
 
         let mut again = Vec::new();
@@ -168,7 +178,12 @@ fn a_restored_trainer_goes_on_as_if_it_had_never_stopped() {
         let mut resumed = fresh(1);
         assert!(resumed.restore(parts.path()).unwrap());
         assert_eq!(resumed.steps_done(), 3);
-        resumed.train(&examples, &plan, |_, metrics| Ok(again.push(metrics.clone()))).unwrap();
+        resumed
+            .train(&examples, &plan, |_, metrics| {
+                again.push(metrics.clone());
+                Ok(())
+            })
+            .unwrap();
         resumed.save(parts.path()).unwrap();
         assert_eq!(log, again);
         assert_eq!(files(whole.path()), files(parts.path()));

@@ -87,7 +87,10 @@ fn the_vocabulary_is_that_of_the_shipped_tokenizer() {
 
     let tokenizer = Tokenizer::from_bytes(&made, "made").unwrap();
     let text = documents(Kind::Rules, 1)[0].text();
-    assert_eq!(tokenizer.encode(&text, false).unwrap(), text.split(' ').map(|w| vocabulary().id(w)).collect::<Vec<_>>());
+    assert_eq!(
+        tokenizer.encode(&text, false).unwrap(),
+        text.split(' ').map(|w| vocabulary().id(w)).collect::<Vec<_>>()
+    );
     assert_eq!(vocabulary().id("xylophone"), UNKNOWN);
 }
 
@@ -97,7 +100,8 @@ fn layouts_and_wordings_are_those_of_the_templates_and_the_principle_file() {
     let templates = Templates::load(None, &library).unwrap();
     let render = |name: &str, fields: Value| templates.render(name, fields).unwrap();
     let head = formats::judge_head("i i", "a a", "b b");
-    let fields = json!({"instruction": "i i", "output_a": "a a", "output_b": "b b", "principle": "P", "definition": "d d"});
+    let fields =
+        json!({"instruction": "i i", "output_a": "a a", "output_b": "b b", "principle": "P", "definition": "d d"});
     assert_eq!(render("pocket_judge", fields), head + &formats::judge_principle("P", "d d"));
     let fields = json!({"instruction": "i i", "response": "r r", "principles": [{"text": "x"}, {"text": "y"}]});
     let review = format!("{} \n - x \n - y{}", formats::review_head("i i", "r r"), formats::REVIEW_TAIL);
@@ -264,10 +268,15 @@ fn verdicts_on_one_answer_agree_with_the_checkers() {
     ];
     for (kind, full) in kinds {
         let mut count = Count::default();
-        for document in documents(kind, if full { 1200 } else { 300 }) {
+        // Groups that disagree: how many are good, and how many should be.
+        let (mut mixed, mut good, mut expected) = (0, 0.0, 0.0);
+        for document in documents(kind, if full { 1200 } else { 600 }) {
             let text = document.text();
             let lines: Vec<&str> = text.split(" \n ").collect();
-            assert_eq!((lines[0], lines[1], lines[3], lines[5]), ("# Review", "### Response", "### Instruction", "### Principles"));
+            assert_eq!(
+                (lines[0], lines[1], lines[3], lines[5]),
+                ("# Review", "### Response", "### Instruction", "### Principles")
+            );
             let report = check(&prompts[lines[4]], lines[2]);
             assert!(report.valid, "{text}");
             let mut found = verdicts(&document).into_iter();
@@ -285,23 +294,33 @@ fn verdicts_on_one_answer_agree_with_the_checkers() {
                     assert!(line == "### Verdict" || line.starts_with("the response is "), "{line}");
                 }
                 let Some(word) = word else { continue };
-                assert!(open.iter().all(|(p, good)| !report.undecided(*p) && *good == open[0].1), "{text}");
+                assert!(open.iter().all(|(p, _)| !report.undecided(*p)), "{text}");
                 assert_eq!(found.next(), Some((open[0].0, word.to_string())), "{text}");
                 assert!(["good", "bad"].contains(&word));
-                count.add((word == "good") == open[0].1);
+                let share = open.iter().filter(|(_, good)| *good).count() as f64 / open.len() as f64;
+                if share == 0.0 || share == 1.0 {
+                    count.add((word == "good") == (share == 1.0));
+                } else {
+                    mixed += 1;
+                    good += f64::from(u8::from(word == "good"));
+                    expected += share;
+                }
                 open.clear();
             }
             assert_eq!((found.next(), open.len()), (None, 0));
         }
         count.check(kind, full);
+        assert_eq!(mixed > 100, matches!(kind, Kind::ShortReward | Kind::FullReward), "{kind:?} {mixed}");
+        // Three deviations of a mean of coins.
+        let off = (good - expected).abs() / f64::from(mixed.max(1));
+        assert!(off < 1.5 / f64::from(mixed.max(1)).sqrt(), "{kind:?}: {good} of {mixed} are good, not {expected}");
     }
 }
 
 #[test]
 fn comparisons_agree_with_the_checkers() {
     let (prompts, wordings) = (prompts(), wordings());
-    let kinds =
-        [(Kind::ShortPair, false), (Kind::ShortJudge, false), (Kind::FullPair, true), (Kind::FullJudge, true)];
+    let kinds = [(Kind::ShortPair, false), (Kind::ShortJudge, false), (Kind::FullPair, true), (Kind::FullJudge, true)];
     for (kind, full) in kinds {
         let (mut count, mut letters, mut forms) = (Count::default(), [0, 0], [0; 4]);
         for document in documents(kind, if full { 1500 } else { 300 }) {
@@ -347,7 +366,8 @@ fn comparisons_agree_with_the_checkers() {
 
 #[test]
 fn held_out_wordings_never_appear() {
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Match | Kind::FactCheck)).collect();
+    let kinds: Vec<Kind> =
+        Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Match | Kind::FactCheck)).collect();
     // The last word of a way -> its principle, side and number; every way has a last word of its own.
     let mut endings: HashMap<&str, (usize, usize, usize)> = HashMap::new();
     for (p, sides) in WAYS.iter().enumerate() {
@@ -361,7 +381,9 @@ fn held_out_wordings_never_appear() {
     let mut look = |text: &str| {
         let mut held = false;
         for (before, after) in text.match_indices(" and ").map(|(at, joint)| (&text[..at], &text[at + joint.len()..])) {
-            let Some(&(p, side, first)) = before.rsplit(' ').next().and_then(|word| endings.get(word)) else { continue };
+            let Some(&(p, side, first)) = before.rsplit(' ').next().and_then(|word| endings.get(word)) else {
+                continue;
+            };
             let second = WAYS[p][side].iter().position(|way| after.starts_with(way)).unwrap();
             pairs += 1;
             held |= HELD_OUT.contains(&(first, second));

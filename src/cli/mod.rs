@@ -1,6 +1,97 @@
 //! The commands: one file each.
 //!
-//! In: parsed arguments. Out: data on stdout, everything else on stderr, an error with its exit code.
+//! In: arguments. Out: data on stdout, everything else on stderr, and an exit code by kind of error
+//! (`docs/errors.md`).
 
+pub mod demo;
 pub mod import;
 pub mod progress;
+pub mod run;
+pub mod sql;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::{Error, Result};
+
+/// Align a language model with written principles.
+#[derive(Debug, Parser)]
+#[command(name = "salmon", version, max_term_width = 100)]
+pub struct Cli {
+    /// How log lines look on stderr
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One subcommand each.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole pipeline on the embedded toy world, then show what came of it
+    Demo(demo::DemoArgs),
+    /// Turn prompt or preference files of any known format into clean Parquet
+    Import(import::ImportArgs),
+    /// Run the stages that are missing or changed
+    Run(run::RunArgs),
+    /// Ask a run's tables, with SQL
+    Sql(sql::SqlArgs),
+}
+
+/// Parses the arguments, runs the command, prints its error on one line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&Error::internal("runtime", "cannot start").because(e), cli.log_format),
+    };
+    let done = runtime.block_on(execute(cli.command));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, cli.log_format),
+    }
+}
+
+async fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Import(args) => import::run(args),
+        Command::Run(args) => run::run(args).await,
+        Command::Sql(args) => sql::run(args).await,
+    }
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("SALMON_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+fn fail(error: &Error, format: LogFormat) -> ExitCode {
+    match format {
+        LogFormat::Text => eprintln!("salmon: {error}"),
+        LogFormat::Json => {
+            let line = serde_json::json!({"level": "ERROR", "message": error.to_string(),
+                "kind": format!("{:?}", error.kind()).to_lowercase(), "exit_code": error.kind().exit_code()});
+            eprintln!("{line}");
+        }
+    }
+    ExitCode::from(error.kind().exit_code())
+}

@@ -48,8 +48,9 @@ fn located(place: &str, text: &str, error: &toml::de::Error) -> Error {
 
 /// Applies `a.b.c=value`; the value is TOML, or a plain string when it is not.
 fn apply(tree: &mut toml::Table, set: &str) -> Result<()> {
-    let (key, value) =
-        set.split_once('=').ok_or_else(|| Error::config(format!("--set {set}"), "expected key=value, e.g. ppo.kl_coef=0.05"))?;
+    let (key, value) = set
+        .split_once('=')
+        .ok_or_else(|| Error::config(format!("--set {set}"), "expected key=value, e.g. ppo.kl_coef=0.05"))?;
     let value = format!("v = {value}")
         .parse::<toml::Table>()
         .ok()
@@ -120,6 +121,7 @@ impl Config {
             ("preferences.max_principles", self.preferences.max_principles),
             ("responses.rounds", self.responses.rounds),
             ("responses.max_tokens", self.responses.max_tokens),
+            ("self_align.samples", self.self_align.samples),
             ("self_align.max_tokens", self.self_align.max_tokens),
             ("evaluate.samples", self.evaluate.samples),
         ];

@@ -197,6 +197,8 @@ impl Default for Templates {
 pub struct SelfAlign {
     /// How many training prompts to answer, drawn without replacement; 0 = all.
     pub prompts: i64,
+    /// Answers per prompt.
+    pub samples: i64,
     /// Sampling temperature.
     pub temperature: f64,
     /// Nucleus sampling.
@@ -217,6 +219,7 @@ impl Default for SelfAlign {
     fn default() -> Self {
         SelfAlign {
             prompts: 0,
+            samples: 1,
             temperature: 0.7,
             top_p: 1.0,
             max_tokens: 512,
@@ -287,7 +290,12 @@ pub struct Judge {
 
 impl Default for Judge {
     fn default() -> Self {
-        Judge { model: "sft".into(), answers: ["a".into(), "b".into()], max_query_tokens: 256, max_response_tokens: 512 }
+        Judge {
+            model: "sft".into(),
+            answers: ["a".into(), "b".into()],
+            max_query_tokens: 256,
+            max_response_tokens: 512,
+        }
     }
 }
 
@@ -350,7 +358,13 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { name: "main".into(), principles: vec!["interventions".into()], draw_set: Some("rl".into()), draw: 3, ppo: toml::Table::new() }
+        Policy {
+            name: "main".into(),
+            principles: vec!["interventions".into()],
+            draw_set: Some("rl".into()),
+            draw: 3,
+            ppo: toml::Table::new(),
+        }
     }
 }
 

@@ -196,11 +196,7 @@ impl Job {
     ) -> Result<Option<Output>> {
         match &mut self.work {
             Work::Generate { sampling, key, logprobs, stream } => {
-                let choice = Choice {
-                    temperature: sampling.temperature,
-                    top_k: sampling.top_k,
-                    top_p: sampling.top_p,
-                };
+                let choice = Choice { temperature: sampling.temperature, top_k: sampling.top_k, top_p: sampling.top_p };
                 let uniform = key.uniform(logprobs.len() as u64);
                 let (token, logprob) = sampler.sample(decoder, logits, &choice, uniform).ok_or_else(not_a_number)?;
                 self.tokens.push(token);
@@ -274,7 +270,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if !self.finished {
-            self.ticket.fail(Error::internal("engine", "stopped before this row was done; see the log for the cause"));
+            self.ticket.fail(Error::internal("engine", "stopped before this row was done"));
         }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! In: a code of the source (`en`, `pt-BR`, `deu`) or a text. Out: `eng`, `por`, `deu`, or nothing when unknown.
 
+/// How much of a text the detector looks at.
+const DETECT_CHARS: usize = 1000;
+
 /// ISO 639-1 -> ISO 639-3. Where ISO has a macrolanguage and the detector an individual one, the detector's code
 /// stands, so that a declared and a detected language compare equal: zh -> cmn, fa -> pes, no -> nob.
 const CODES: &str = "aa=aar ab=abk ae=ave af=afr ak=aka am=amh an=arg ar=ara as=asm av=ava ay=aym az=aze ba=bak be=bel \
@@ -30,5 +33,6 @@ pub(crate) fn from_code(code: &str) -> Option<String> {
 
 /// The language a text is written in, where the detector is sure of it.
 pub(crate) fn detect(text: &str) -> Option<String> {
-    whatlang::detect(text).filter(|info| info.is_reliable()).map(|info| info.lang().code().to_owned())
+    let end = text.char_indices().nth(DETECT_CHARS).map_or(text.len(), |(end, _)| end);
+    whatlang::detect(&text[..end]).filter(|info| info.is_reliable()).map(|info| info.lang().code().to_owned())
 }

@@ -10,6 +10,7 @@
 //! per kept row. The same files give the same bytes, and nothing is written when reading fails.
 
 mod clean;
+mod detect;
 mod dialogue;
 mod format;
 mod language;
@@ -21,6 +22,7 @@ mod summary;
 mod tables;
 mod target;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
@@ -32,6 +34,7 @@ pub use tables::{dropped, human_preferences};
 use crate::{Error, Result};
 use format::{Context, Format};
 use read::{Record, Records};
+use reason::Refusal;
 use row::Row;
 use sink::{Cell, Sink};
 use target::Target;
@@ -138,22 +141,21 @@ pub fn import(inputs: &[PathBuf], out: &Path, options: &Options, progress: &Prog
     let dropped_out = dropped_path(out);
     let files = read::files(inputs, &[out, &dropped_out])?;
     progress.set_length(files.iter().filter_map(|file| file.metadata().ok()).map(|about| about.len()).sum());
-    let mut target = Target::new(out, options)?;
-    let mut dropped = Sink::new(&dropped_out, &tables::dropped())?;
+    let mut import = Import {
+        options,
+        forced,
+        target: Target::new(out, options)?,
+        dropped: Sink::new(&dropped_out, &tables::dropped())?,
+        left: options.limit.unwrap_or(u64::MAX),
+    };
     let mut summary = Summary { files: Vec::new(), out: out.to_owned(), dropped_out };
-    let mut left = options.limit.unwrap_or(u64::MAX);
     for path in &files {
-        if left == 0 {
+        if import.left == 0 {
             break;
         }
-        let name = path.display().to_string();
-        progress.set_message(name.clone());
-        let file = import_file(path, &name, forced, &mut left, &mut target, &mut dropped, options, progress)?;
-        if file.read == 0 {
-            tracing::warn!("{name}: the file has no rows");
-        }
-        summary.files.push(file);
+        summary.files.push(import.file(path, progress)?);
     }
+    let Import { target, dropped, .. } = import;
     dropped.commit()?;
     let total = summary.total();
     if total.kept == 0 {
@@ -167,110 +169,72 @@ pub fn import(inputs: &[PathBuf], out: &Path, options: &Options, progress: &Prog
     Ok(summary)
 }
 
-#[allow(clippy::too_many_arguments)] // one caller, and a struct for it would only rename the list
-fn import_file(
-    path: &Path,
-    name: &str,
+/// An import under way.
+struct Import<'a> {
+    options: &'a Options,
     forced: Option<&'static dyn Format>,
-    left: &mut u64,
-    target: &mut Target<'_>,
-    dropped: &mut Sink,
-    options: &Options,
-    progress: &ProgressBar,
-) -> Result<FileSummary> {
-    let mut summary = FileSummary { file: name.into(), format: None, read: 0, kept: 0, dropped: Default::default() };
-    let mut records = read::open(path, progress)?;
-    let sample = records.by_ref().take(SAMPLE_ROWS).collect::<Result<Vec<Record>>>()?;
-    if sample.is_empty() {
-        return Ok(summary);
-    }
-    let format = match forced {
-        Some(format) => format,
-        None => detect(name, &sample, options)?,
-    };
-    check_columns(name, &sample, options)?;
-    summary.format = Some(format.name());
-    tracing::info!("{name}: reading as {}", format.name());
-    let source = options.source.clone().unwrap_or_else(|| source_name(format, path));
-    let context = Context { options, file: name };
-    let records: Records = Box::new(sample.into_iter().map(Ok).chain(records));
-    for record in records {
-        let Record { row, fields, excerpt } = record?;
-        summary.read += 1;
-        let taken = match fields {
-            Ok(fields) => target.take(format, Row(&fields), context, &source)?,
-            Err(refusal) => Err(refusal),
+    target: Target<'a>,
+    dropped: Sink,
+    /// How many more rows may be kept.
+    left: u64,
+}
+
+impl Import<'_> {
+    /// Imports one file.
+    fn file(&mut self, path: &Path, progress: &ProgressBar) -> Result<FileSummary> {
+        let name = path.display().to_string();
+        progress.set_message(name.clone());
+        let mut records = read::open(path, progress)?;
+        let sample = records.by_ref().take(SAMPLE_ROWS).collect::<Result<Vec<Record>>>()?;
+        let mut summary = FileSummary { file: name.clone(), format: None, read: 0, kept: 0, dropped: BTreeMap::new() };
+        if sample.is_empty() {
+            tracing::warn!("{name}: the file has no rows");
+            return Ok(summary);
+        }
+        let format = match self.forced {
+            Some(format) => format,
+            None => detect::format(&name, &sample, self.options.preferences)?,
         };
-        let Err(refusal) = taken else {
-            summary.kept += 1;
-            *left -= 1;
-            if *left == 0 {
-                break;
+        detect::check_columns(&name, &sample, &self.options.columns)?;
+        tracing::info!("{name}: reading as {}", format.name());
+        summary.format = Some(format.name());
+        let source = self.options.source.clone().unwrap_or_else(|| source_name(format, path));
+        let context = Context { options: self.options, file: &name };
+        let records: Records = Box::new(sample.into_iter().map(Ok).chain(records));
+        for record in records {
+            let Record { row, fields, excerpt } = record?;
+            summary.read += 1;
+            let taken = match fields {
+                Ok(fields) => self.target.take(format, Row(&fields), context, &source)?,
+                Err(refusal) => Err(refusal),
+            };
+            match taken {
+                Ok(()) => {
+                    summary.kept += 1;
+                    self.left -= 1;
+                    if self.left == 0 {
+                        break;
+                    }
+                }
+                Err(refusal) => {
+                    *summary.dropped.entry(refusal.reason).or_default() += 1;
+                    self.drop_row(&name, row, &refusal, excerpt)?;
+                }
             }
-            continue;
-        };
-        *summary.dropped.entry(refusal.reason).or_default() += 1;
+        }
+        Ok(summary)
+    }
+
+    fn drop_row(&mut self, name: &str, row: u64, refusal: &Refusal, excerpt: String) -> Result<()> {
         let excerpt = refusal.text.as_deref().map_or(excerpt, clean::excerpt);
-        let detail = Some(refusal.detail.as_str()).filter(|detail| !detail.is_empty());
-        dropped.push(&[
+        self.dropped.push(&[
             Cell::Text(name),
             Cell::Int(row as i64),
             Cell::Text(refusal.reason.name()),
-            Cell::OptionalText(detail),
+            Cell::OptionalText(Some(refusal.detail.as_str()).filter(|detail| !detail.is_empty())),
             Cell::Text(&excerpt),
-        ])?;
+        ])
     }
-    Ok(summary)
-}
-
-/// The format that the first rows look like.
-fn detect(name: &str, sample: &[Record], options: &Options) -> Result<&'static dyn Format> {
-    let rows = sample.iter().filter_map(|record| record.fields.as_ref().ok()).map(Row);
-    if let Some(format) = format::detect(rows) {
-        if options.preferences && !format.has_pairs() {
-            let pairs: Vec<_> = format::ALL.iter().filter(|f| f.has_pairs()).map(|f| f.name()).collect();
-            return Err(Error::data(
-                name,
-                format_args!("looks like {}, which has no preference pairs ({} have)", format.name(), pairs.join(", ")),
-            ));
-        }
-        return Ok(format);
-    }
-    let known: Vec<_> = format::ALL.iter().map(|f| format!("{} ({})", f.name(), f.fields())).collect();
-    let seen = match sample.iter().find_map(|record| record.fields.as_ref().ok().map(|fields| (record.row, fields))) {
-        Some((row, fields)) => {
-            let names: Vec<_> = fields.keys().take(20).map(|key| clean::excerpt(key)).collect();
-            format!("row {row} has the fields {}", names.join(", "))
-        }
-        None => {
-            let first = sample.first();
-            let why = first.and_then(|record| record.fields.as_ref().err()).map(|refusal| refusal.detail.as_str());
-            format!(
-                "none of the first {} rows could be read (row {}: {}; it begins with {:?})",
-                sample.len(),
-                first.map_or(1, |record| record.row),
-                why.unwrap_or_default(),
-                first.map_or(String::new(), |record| record.excerpt.chars().take(60).collect()),
-            )
-        }
-    };
-    let advice = "map its fields with --column instruction=FIELD, or force one with --format";
-    Err(Error::data(name, format_args!("unknown format: {seen}; {advice}. Known: {}", known.join("; "))))
-}
-
-/// Every field that `--column` names must be in one of the first rows.
-fn check_columns(name: &str, sample: &[Record], options: &Options) -> Result<()> {
-    let rows: Vec<_> = sample.iter().filter_map(|record| record.fields.as_ref().ok()).collect();
-    for (target, field) in &options.columns {
-        if !rows.is_empty() && !rows.iter().any(|row| row.contains_key(field)) {
-            let fields: Vec<_> = rows[0].keys().map(|key| clean::excerpt(key)).collect();
-            return Err(Error::config(
-                format_args!("--column {target}={field}"),
-                format_args!("{name} has no field of that name; it has {}", fields.join(", ")),
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn forced_format(options: &Options) -> Result<Option<&'static dyn Format>> {

@@ -89,7 +89,8 @@ fn reward(setup: &Arc<Setup>) -> Result<Stage> {
         .with("max_response_tokens", config.max_response_tokens);
     let (sql, table) = if pocket(setup) { (POCKET_REWARD, "pairs") } else { (REWARD, "preferences") };
     let mut lineage = setup.lineage(sql, &settings, &[template])?;
-    let (wordings, combinations) = if pocket(setup) { (wordings(setup)?, combinations(setup)?) } else { (vec![], vec![]) };
+    let (wordings, combinations) =
+        if pocket(setup) { (wordings(setup)?, combinations(setup)?) } else { (vec![], vec![]) };
     lineage.parameters.insert("wordings".into(), json!(wordings));
     lineage.parameters.insert("combinations".into(), json!(combinations));
     lineage.parameters.insert("accuracy_sql".into(), ACCURACY.into());

@@ -163,7 +163,10 @@ impl Course {
         let prompts = query::sql(&ctx, PROMPTS_SQL, &settings.params()).await?.cache().await?;
         let count = prompts.clone().count().await?;
         if count == 0 {
-            return Err(Error::data(name, "no training prompt has a length within ppo.min_prompt_tokens and ppo.max_prompt_tokens"));
+            return Err(Error::data(
+                name,
+                "no training prompt has a length within ppo.min_prompt_tokens and ppo.max_prompt_tokens",
+            ));
         }
         ctx.register_table("ppo_prompts", prompts.into_view())?;
 
@@ -191,7 +194,7 @@ impl Course {
         let scratch = job.scratch()?;
         let folder = scratch.path().join("checkpoint");
         let checkpoints = job.checkpoints(&self.name)?;
-        let mut shards = job.shards("rollouts", self.steps).await?;
+        let shards = job.shards("rollouts", self.steps).await?;
         if checkpoints.restore(&folder).await?.is_some() {
             self.restore(&folder)?;
         }
@@ -219,14 +222,16 @@ impl Course {
     /// One step: rollouts, update, and the table's rows.
     async fn step(&mut self, step: usize) -> Result<RecordBatch> {
         let settings = self.settings.clone().with("step", step as i64);
-        let settings = settings.with("score_mean", number(self.scale.mean)).with("score_deviation", number(self.scale.deviation));
+        let settings =
+            settings.with("score_mean", number(self.scale.mean)).with("score_deviation", number(self.scale.deviation));
         let rows = query::sql(&self.ctx, SQL, &settings.params()).await?;
         let rows = arrow::compute::concat_batches(&Arc::new(rows.schema().as_arrow().clone()), &rows.collect().await?)?;
         if self.ppo.normalize == Normalize::FirstBatch && self.scale.mean.is_none() {
             let first = |name: &str| Ok::<_, Error>(numbers(&rows, name)?.first().map(|v| v.to_bits()));
             self.scale = Scale { mean: first("score_mean")?, deviation: first("score_deviation")? };
         }
-        let queries = texts(&rows, "prompt")?.iter().map(|p| self.tokenizer.encode(p, true)).collect::<Result<Vec<_>>>()?;
+        let queries =
+            texts(&rows, "prompt")?.iter().map(|p| self.tokenizer.encode(p, true)).collect::<Result<Vec<_>>>()?;
         let responses = token_lists(&rows, "response_ids")?;
         let rewards = numbers(&rows, "reward")?;
         let rollouts: Vec<Row> = queries
@@ -258,8 +263,10 @@ impl Course {
         }
         self.recorder = Recorder::restore(folder)?;
         let path = folder.join(SCALE);
-        let text = std::fs::read(&path).map_err(|e| Error::store(path.display(), "is missing from the checkpoint").because(e))?;
-        self.scale = serde_json::from_slice(&text).map_err(|e| Error::store(path.display(), "is damaged").because(e))?;
+        let text = std::fs::read(&path)
+            .map_err(|e| Error::store(path.display(), "is missing from the checkpoint").because(e))?;
+        self.scale =
+            serde_json::from_slice(&text).map_err(|e| Error::store(path.display(), "is damaged").because(e))?;
         self.engine.reload(self.trainer.policy().merged()?)
     }
 }
@@ -297,7 +304,13 @@ fn tables(setup: &Setup, ctx: &SessionContext, shown: &[Value]) -> Result<()> {
 }
 
 /// The rows of table `rollouts` for one step.
-fn rollout_rows(name: &str, step: usize, rows: &RecordBatch, rollouts: &[Row], updates: &[RowUpdate]) -> Result<RecordBatch> {
+fn rollout_rows(
+    name: &str,
+    step: usize,
+    rows: &RecordBatch,
+    rollouts: &[Row],
+    updates: &[RowUpdate],
+) -> Result<RecordBatch> {
     let columns: Vec<Value> = rollouts
         .iter()
         .zip(updates)
@@ -313,8 +326,10 @@ fn rollout_rows(name: &str, step: usize, rows: &RecordBatch, rollouts: &[Row], u
         .collect();
     // The columns that SQL made are taken as they are; the rest comes from the update.
     let schema = table::rollouts().schema();
-    let made: Vec<&str> = columns.first().and_then(Value::as_object).map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
-    let fields: Vec<Field> = schema.fields().iter().filter(|f| made.contains(&f.name().as_str())).map(|f| f.as_ref().clone()).collect();
+    let made: Vec<&str> =
+        columns.first().and_then(Value::as_object).map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
+    let fields: Vec<Field> =
+        schema.fields().iter().filter(|f| made.contains(&f.name().as_str())).map(|f| f.as_ref().clone()).collect();
     let made = batch(Arc::new(arrow::datatypes::Schema::new(fields)), &columns)?
         .ok_or_else(|| Error::data(name, "a PPO step had no rollouts; are there training prompts?"))?;
     let column = |field: &Arc<Field>| {
@@ -324,6 +339,7 @@ fn rollout_rows(name: &str, step: usize, rows: &RecordBatch, rollouts: &[Row], u
             .ok_or_else(|| Error::internal("rollouts", format!("no column {}", field.name())))
     };
     let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
-    let fields: Vec<Field> = schema.fields().iter().zip(&columns).map(|(f, c)| Field::new(f.name(), c.data_type().clone(), true)).collect();
+    let fields: Vec<Field> =
+        schema.fields().iter().zip(&columns).map(|(f, c)| Field::new(f.name(), c.data_type().clone(), true)).collect();
     Ok(RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns)?)
 }

@@ -111,7 +111,8 @@ async fn run(
     let mut rows = query::sql(&ctx, sql, params).await?.execute_stream().await?;
     while let Some(batch) = rows.try_next().await? {
         for (chosen, rejected) in texts(&batch, "chosen")?.into_iter().zip(texts(&batch, "rejected")?) {
-            let pair = PairExample { chosen: tokenizer.encode(chosen, true)?, rejected: tokenizer.encode(rejected, true)? };
+            let pair =
+                PairExample { chosen: tokenizer.encode(chosen, true)?, rejected: tokenizer.encode(rejected, true)? };
             if pair.chosen.len().max(pair.rejected.len()) > context {
                 skipped += 1;
             } else {
@@ -121,7 +122,10 @@ async fn run(
     }
     if pairs.is_empty() {
         let problem = format!("no preference was kept and fits the context of {context} tokens ({skipped} too long)");
-        return Err(Error::data(format!("stage {name}"), format!("{problem}; `select drop_reason, count(*) from preferences group by 1` says why")));
+        return Err(Error::data(
+            format!("stage {name}"),
+            format!("{problem}; `select drop_reason, count(*) from preferences group by 1` says why"),
+        ));
     }
     let key = setup.key(name);
     let plan = Plan { rows: pairs.len(), batch_size: config.batch_size, epochs: config.num_train_epochs, key };
@@ -150,7 +154,9 @@ impl Setup {
         };
         match (config.head, tokens) {
             (RewardHead::YesNo, Some((yes, no))) => network.with_head(Head::YesNo { yes, no }, self.key("reward/head")),
-            (RewardHead::Linear, Some((yes, no))) if network.head() != Head::Linear => network.with_margin_head(yes, no),
+            (RewardHead::Linear, Some((yes, no))) if network.head() != Head::Linear => {
+                network.with_margin_head(yes, no)
+            }
             _ => network.with_head(Head::Linear, self.key("reward/head")),
         }
     }

@@ -12,12 +12,7 @@ use crate::query::register_batches;
 use crate::{Error, Result};
 
 /// Registers `rows` as table `name`; every column may be null.
-pub(super) fn register<T: Serialize>(
-    ctx: &SessionContext,
-    name: &str,
-    fields: Vec<Field>,
-    rows: &[T],
-) -> Result<()> {
+pub(super) fn register<T: Serialize>(ctx: &SessionContext, name: &str, fields: Vec<Field>, rows: &[T]) -> Result<()> {
     let schema = Arc::new(Schema::new(fields));
     let batch = batch(Arc::clone(&schema), rows)?;
     register_batches(ctx, name, schema, batch.into_iter().collect())
@@ -50,7 +45,8 @@ pub(super) fn token_lists(batch: &RecordBatch, name: &str) -> Result<Vec<Vec<u32
     let lists = column.as_list_opt::<i32>().ok_or_else(|| wrong(name, "a list"))?;
     let ids = |row: usize| {
         let row = lists.value(row);
-        let row = row.as_primitive_opt::<arrow::datatypes::Int64Type>().ok_or_else(|| wrong(name, "a list of bigint"))?;
+        let row =
+            row.as_primitive_opt::<arrow::datatypes::Int64Type>().ok_or_else(|| wrong(name, "a list of bigint"))?;
         Ok(row.values().iter().map(|id| *id as u32).collect())
     };
     (0..lists.len()).map(ids).collect()

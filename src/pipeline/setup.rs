@@ -96,7 +96,10 @@ impl Setup {
             Some(text) => Ok((name.to_string(), text.to_string())),
             None => {
                 let known: Vec<&str> = self.templates.names().collect();
-                Err(Error::config("templates", format!("there is no template `{name}`; there are {}", known.join(", "))))
+                Err(Error::config(
+                    "templates",
+                    format!("there is no template `{name}`; there are {}", known.join(", ")),
+                ))
             }
         }
     }
@@ -127,7 +130,8 @@ impl Setup {
 /// The folder with the hash of its files.
 fn hashed(path: PathBuf) -> Result<Base> {
     let place = path.display().to_string();
-    let missing = |e| Error::model(&place, "there is no such model folder; give the folder with config.json").because(e);
+    let missing =
+        |e| Error::model(&place, "there is no such model folder; give the folder with config.json").because(e);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&path).map_err(missing)? {
         let entry = entry.map_err(|e| Error::model(&place, "cannot be listed").because(e))?;

@@ -62,8 +62,12 @@ async fn run(setup: &Arc<Setup>, job: Arc<Job>, params: &query::Params) -> Resul
         }
     }
     if examples.is_empty() {
-        let problem = format!("no demonstration was kept and fits the context of {context} tokens ({skipped} too long)");
-        return Err(Error::data("stage sft", format!("{problem}; `select drop_reason, count(*) from demonstrations group by 1` says why")));
+        let problem =
+            format!("no demonstration was kept and fits the context of {context} tokens ({skipped} too long)");
+        return Err(Error::data(
+            "stage sft",
+            format!("{problem}; `select drop_reason, count(*) from demonstrations group by 1` says why"),
+        ));
     }
     let config = setup.config.sft.clone();
     let key = setup.key("sft");
@@ -97,6 +101,11 @@ impl Setup {
             .map(|(ordinal, i)| json!({"ordinal": ordinal, "question": i.question, "answer": i.answer}))
             .collect();
         let text = |name: &str| Field::new(name, DataType::Utf8, true);
-        register(ctx, "identity", vec![Field::new("ordinal", DataType::Int64, true), text("question"), text("answer")], &rows)
+        register(
+            ctx,
+            "identity",
+            vec![Field::new("ordinal", DataType::Int64, true), text("question"), text("answer")],
+            &rows,
+        )
     }
 }

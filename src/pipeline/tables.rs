@@ -140,7 +140,12 @@ impl Setup {
 /// Table `principles`, for people and their SQL.
 pub(super) fn principles(setup: &Arc<Setup>) -> Result<Stage> {
     let batch = setup.library.batch()?;
-    let rows: Vec<Value> = setup.library.principles.iter().map(|p| json!([p.name, p.definition, p.negative_definition, p.weight, p.sets, p.tags])).collect();
+    let rows: Vec<Value> = setup
+        .library
+        .principles
+        .iter()
+        .map(|p| json!([p.name, p.definition, p.negative_definition, p.weight, p.sets, p.tags]))
+        .collect();
     let parameters = [("principles".to_string(), Value::Array(rows))].into_iter().collect();
     let lineage = Lineage { parameters, ..Lineage::default() };
     Ok(Stage::new("principles", vec![], vec![Artifact::table("principles")], lineage, move |job| {
@@ -202,7 +207,9 @@ pub(super) fn prompts(setup: &Arc<Setup>) -> Result<Stage> {
             file_table(&ctx, "imported_prompts", &paths).await?;
             let rows = query::sql(&ctx, SQL, &Settings::default().params()).await?.execute_stream().await?;
             match job.write_table("prompts", rows).await? {
-                0 => Err(Error::data("data.prompts", "the files hold no prompts; look at what `salmon import` dropped")),
+                0 => {
+                    Err(Error::data("data.prompts", "the files hold no prompts; look at what `salmon import` dropped"))
+                }
                 _ => Ok(()),
             }
         }
@@ -216,6 +223,7 @@ pub(super) fn demonstrations(setup: &Arc<Setup>) -> Result<Stage> {
     let settings = setup
         .seeded()
         .with("prompts", c.prompts)
+        .with("samples", c.samples)
         .with("self_align_template", template.clone())
         .with("temperature", c.temperature)
         .with("top_p", c.top_p)

@@ -62,9 +62,11 @@ impl Recorder {
     /// Reads them back.
     pub(super) fn restore(folder: &Path) -> Result<Self> {
         let path = folder.join(METRICS);
-        let text = fs::read(&path).map_err(|e| Error::store(path.display(), "is missing from the checkpoint").because(e))?;
-        let rows: Vec<(String, i64, String, u64)> = serde_json::from_slice(&text)
-            .map_err(|e| Error::store(path.display(), "is damaged; delete the checkpoint to start the stage again").because(e))?;
+        let text =
+            fs::read(&path).map_err(|e| Error::store(path.display(), "is missing from the checkpoint").because(e))?;
+        let rows: Vec<(String, i64, String, u64)> = serde_json::from_slice(&text).map_err(|e| {
+            Error::store(path.display(), "is damaged; delete the checkpoint to start the stage again").because(e)
+        })?;
         let row = |(stage, step, name, bits)| Metric { stage, step, name, value: f64::from_bits(bits) };
         Ok(Recorder { rows: rows.into_iter().map(row).collect() })
     }
@@ -102,7 +104,8 @@ impl Pace {
 pub(super) trait Trainer: Send + 'static {
     /// A row.
     type Row: Send + 'static;
-    fn train(&mut self, rows: &[Self::Row], plan: &Plan, each: impl FnMut(&Self, &Metrics) -> Result<()>) -> Result<()>;
+    fn train(&mut self, rows: &[Self::Row], plan: &Plan, each: impl FnMut(&Self, &Metrics) -> Result<()>)
+    -> Result<()>;
     fn save(&self, folder: &Path) -> Result<()>;
     fn restore(&mut self, folder: &Path) -> Result<bool>;
     fn steps_done(&self) -> usize;

@@ -25,6 +25,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
+use tokio::sync::OnceCell;
 
 use super::answers;
 use super::call::{Operation, write_call};
@@ -166,14 +167,21 @@ impl ExecutionPlan for ModelExec {
         let worker = Arc::new(Worker {
             calls: Arc::clone(&self.calls),
             models: Arc::clone(&self.models),
+            loaded: OnceCell::new(),
             schema: self.schema(),
             metrics: ModelMetrics::new(&self.metrics, partition),
         });
-        let rows = micro_batches(input, self.pace.first, self.pace.most, memory.new_empty());
-        let answered = rows
-            .map_ok(move |batch| {
+        let loader = Arc::clone(&worker);
+        let answered = micro_batches(input, self.pace.first, self.pace.most, memory.new_empty())
+            // One after the other, so that the first row loads the models (no row, no loading) and the model gets the
+            // micro-batches in order.
+            .and_then(move |batch| {
+                let worker = Arc::clone(&loader);
+                async move { Ok((batch, worker.loaded().await?)) }
+            })
+            .map_ok(move |(batch, models)| {
                 let (worker, memory) = (Arc::clone(&worker), memory.new_empty());
-                async move { Ok(worker.answer(batch, memory).await?) }
+                async move { Ok(worker.answer(batch, &models, memory).await?) }
             })
             .try_buffered(self.pace.in_flight);
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), answered.boxed())))
@@ -184,51 +192,67 @@ impl ExecutionPlan for ModelExec {
 struct Worker {
     calls: Arc<[ExecCall]>,
     models: Arc<Models>,
+    loaded: OnceCell<Arc<[Loaded]>>,
     schema: SchemaRef,
     metrics: ModelMetrics,
 }
 
+/// The model of one call, and the tokens of its choices.
+struct Loaded {
+    model: Arc<dyn Inference>,
+    choices: Vec<u32>,
+}
+
 impl Worker {
+    /// The models of the calls, in their order.
+    async fn loaded(&self) -> Result<Arc<[Loaded]>> {
+        let load = async {
+            let _timer = self.metrics.load_time.timer();
+            let mut loaded = Vec::with_capacity(self.calls.len());
+            for call in self.calls.iter() {
+                let model = self.models.get(&call.model).await?;
+                let choices = match &call.operation {
+                    Operation::ChoiceLogits { choices } => {
+                        requests::choice_tokens(choices, &call.model, model.tokenizer())?
+                    }
+                    _ => Vec::new(),
+                };
+                loaded.push(Loaded { model, choices });
+            }
+            Ok(loaded.into())
+        };
+        self.loaded.get_or_try_init(|| load).await.cloned()
+    }
+
     /// The batch with its result columns. `memory` holds its bytes and the largest answer it can get until it leaves
     /// the operator.
-    async fn answer(&self, batch: RecordBatch, memory: MemoryReservation) -> Result<RecordBatch> {
-        memory.try_grow(batch.get_array_memory_size() + batch.num_rows() * self.bytes_per_row())?;
-        let results = try_join_all(self.calls.iter().map(|call| self.call(call, &batch))).await?;
+    async fn answer(&self, batch: RecordBatch, models: &[Loaded], memory: MemoryReservation) -> Result<RecordBatch> {
+        memory.try_grow(batch.get_array_memory_size() + batch.num_rows().saturating_mul(self.bytes_per_row()))?;
+        let calls = self.calls.iter().zip(models);
+        let results = try_join_all(calls.map(|(call, loaded)| self.call(call, loaded, &batch))).await?;
         let columns = batch.columns().iter().cloned().chain(results).collect();
         let answered = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
         self.metrics.baseline.record_output(answered.num_rows());
         Ok(answered)
     }
 
-    async fn call(&self, call: &ExecCall, batch: &RecordBatch) -> Result<ArrayRef> {
-        let model = {
-            let _timer = self.metrics.load_time.timer();
-            self.models.get(&call.model).await?
-        };
+    async fn call(&self, call: &ExecCall, loaded: &Loaded, batch: &RecordBatch) -> Result<ArrayRef> {
         let asked = {
             let _timer = self.metrics.baseline.elapsed_compute().timer();
-            self.ask(call, batch, model.as_ref())?
+            let mut args = Vec::with_capacity(call.args.len());
+            for arg in &call.args {
+                args.push(arg.evaluate(batch)?.into_array(batch.num_rows())?);
+            }
+            requests::ask(&call.operation, &args, &loaded.choices, loaded.model.as_ref(), &self.metrics)?
         };
         let outputs = if asked.requests.is_empty() {
             Vec::new()
         } else {
             let _timer = self.metrics.model_time.timer();
-            model.submit(asked.requests).await?
+            loaded.model.submit(asked.requests).await?
         };
         let _timer = self.metrics.baseline.elapsed_compute().timer();
         answers::column(&call.operation, &asked.rows, outputs, &self.metrics)
-    }
-
-    fn ask(&self, call: &ExecCall, batch: &RecordBatch, model: &dyn Inference) -> Result<requests::Asked> {
-        let mut args = Vec::with_capacity(call.args.len());
-        for arg in &call.args {
-            args.push(arg.evaluate(batch)?.into_array(batch.num_rows())?);
-        }
-        let choices = match &call.operation {
-            Operation::ChoiceLogits { choices } => requests::choice_tokens(choices, &call.model, model.tokenizer())?,
-            _ => Vec::new(),
-        };
-        requests::ask(&call.operation, &args, &choices, model, &self.metrics)
     }
 
     /// Bytes a row's answers take at most, as far as it is known: an id, a log-probability and some text per token.

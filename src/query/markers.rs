@@ -68,11 +68,8 @@ const MODEL: (&str, &str) = ("model", "name of a model of the run, a literal or 
 const PROMPT: (&str, &str) = ("prompt", "text; it is encoded with the model's tokenizer, after its begin token");
 
 static GENERATE: LazyLock<Documentation> = LazyLock::new(|| {
-    let options: Vec<String> = OPTIONS.iter().map(|(name, meaning)| format!("`{name}`: {meaning}")).collect();
-    let options = format!(
-        "a struct of named values, literals or $parameters (`row` takes any expression). {}",
-        options.join(". ")
-    );
+    let options: String = OPTIONS.iter().map(|(name, meaning)| format!("\n  - `{name}`: {meaning}")).collect();
+    let options = format!("a struct of named values, literals or $parameters (`row` takes any expression){options}");
     documentation(
         MODEL_SECTION,
         "Samples a response. Gives a struct: `response` text, without the end token and cut before a stop text; `ids` \

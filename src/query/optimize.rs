@@ -10,13 +10,13 @@ use std::sync::Arc;
 use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, Extension, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias};
+use datafusion::logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use super::node::ModelNode;
 use super::reuse::source;
 
-/// `Sort(Model(x))` becomes `Model(Sort(x))`, also through projections and aliases in between.
+/// `Sort(Model(x))` becomes `Model(Sort(x))`, also through projections, aliases and (without a limit) filters in between.
 #[derive(Debug)]
 pub(super) struct SortBelowModel;
 
@@ -61,6 +61,11 @@ fn sort_below(keys: &[SortExpr], fetch: Option<usize>, plan: &LogicalPlan) -> Re
             let Some(keys) = renamed(keys, below)? else { return Ok(None) };
             let Some(input) = sort_below(&keys, fetch, &above.input)? else { return Ok(None) };
             Some(LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), above.alias.clone())?))
+        }
+        // The rows that a filter drops are sorted for nothing, but those it keeps need not wait for the last answer.
+        LogicalPlan::Filter(filter) if fetch.is_none() => {
+            let Some(input) = sort_below(keys, fetch, &filter.input)? else { return Ok(None) };
+            Some(LogicalPlan::Filter(Filter::try_new(filter.predicate.clone(), Arc::new(input))?))
         }
         LogicalPlan::Extension(_) => {
             let Some(node) = ModelNode::of(plan) else { return Ok(None) };

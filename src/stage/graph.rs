@@ -52,7 +52,11 @@ impl Stage {
 
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stage").field("name", &self.name).field("inputs", &self.inputs).field("outputs", &self.outputs).finish()
+        f.debug_struct("Stage")
+            .field("name", &self.name)
+            .field("inputs", &self.inputs)
+            .field("outputs", &self.outputs)
+            .finish()
     }
 }
 
@@ -89,7 +93,10 @@ impl Graph {
         for (artifact, by) in &makers {
             if let (Kind::Model, [first, second, ..]) = (artifact.kind, by.as_slice()) {
                 let (first, second) = (&ordered[*first].name, &ordered[*second].name);
-                return Err(Error::config(artifact, format!("both stage {first} and stage {second} make it; rename one")));
+                return Err(Error::config(
+                    artifact,
+                    format!("both stage {first} and stage {second} make it; rename one"),
+                ));
             }
         }
         Ok(Graph { stages: ordered, makers })

@@ -107,11 +107,19 @@ pub async fn run(
 }
 
 /// Fingerprints and states of the wanted stages, in order.
-async fn resolve<'a>(graph: &'a Graph, store: &Store, current: &Current, options: &Options) -> Result<Vec<Resolved<'a>>> {
+async fn resolve<'a>(
+    graph: &'a Graph,
+    store: &Store,
+    current: &Current,
+    options: &Options,
+) -> Result<Vec<Resolved<'a>>> {
     let selected = graph.select(&options.select)?;
     for name in &options.force {
         if !selected.contains(&graph.index(name)?) {
-            return Err(Error::config(format!("stage {name}"), "is forced but not among the stages to run; name it too"));
+            return Err(Error::config(
+                format!("stage {name}"),
+                "is forced but not among the stages to run; name it too",
+            ));
         }
     }
     let mut prints: BTreeMap<usize, String> = BTreeMap::new();
@@ -221,7 +229,9 @@ async fn execute(
         progress: Arc::clone(progress),
         cache: options.cache.clone().unwrap_or_else(default_cache),
     });
-    (stage.run)(Arc::clone(&job)).await?;
+    if let Err(e) = (stage.run)(Arc::clone(&job)).await {
+        return Err(diagnose(e, &job).await);
+    }
     info.seconds = began.elapsed().as_secs_f64();
     let mut written = std::mem::take(&mut *job.written.lock().unwrap_or_else(PoisonError::into_inner));
     let mut manifests = Vec::with_capacity(resolved.outputs.len());
@@ -230,7 +240,8 @@ async fn execute(
         let files = written.remove(artifact).ok_or_else(|| {
             Error::internal(format!("stage {}", stage.name), format!("returned without writing {artifact}"))
         })?;
-        let schema = (artifact.kind == Kind::Table).then(|| table::by_name(&artifact.name)).flatten().map(|t| t.schema());
+        let schema =
+            (artifact.kind == Kind::Table).then(|| table::by_name(&artifact.name)).flatten().map(|t| t.schema());
         let rows = files.iter().map(|file| file.rows).sum();
         let info = Info { rows, ..info.clone() };
         manifests.push(Manifest::new(version, files, schema.as_deref(), resolved.lineage.clone(), info));
@@ -242,11 +253,24 @@ async fn execute(
         sweep(store, version).await;
     }
     info.rows = manifests.iter().map(Manifest::rows).sum();
-    let made = |m: &Manifest| Made { kind: m.kind, name: m.name.clone(), fingerprint: m.fingerprint.clone(), rows: m.rows() };
+    let made =
+        |m: &Manifest| Made { kind: m.kind, name: m.name.clone(), fingerprint: m.fingerprint.clone(), rows: m.rows() };
     let mut read = resolved.lineage.inputs.clone();
     read.extend(resolved.lineage.models.clone());
     progress.finished(&stage.name, info.rows, info.seconds);
     Record::new(&stage.name, manifests.iter().map(made).collect(), read, info).write(store).await
+}
+
+/// DataFusion does not say which file it could not decode; the manifests' checksums do.
+async fn diagnose(error: Error, job: &Job) -> Error {
+    if error.to_string().contains("Parquet error") {
+        for manifest in job.inputs.values().flatten() {
+            if let Err(damage) = manifest.verify(&job.store).await {
+                return damage;
+            }
+        }
+    }
+    error
 }
 
 /// Removes the shard markers and checkpoints of a committed version. They are only in the way, so a failure is

@@ -59,7 +59,8 @@ impl Checkpoints {
                 return Err(failure);
             }
             let clear = || std::fs::remove_dir_all(folder).and_then(|()| std::fs::create_dir_all(folder));
-            clear().map_err(|e| fault::io(&folder.display().to_string(), "the scratch folder cannot be emptied", &e))?;
+            clear()
+                .map_err(|e| fault::io(&folder.display().to_string(), "the scratch folder cannot be emptied", &e))?;
         }
         Ok(None)
     }

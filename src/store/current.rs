@@ -35,9 +35,10 @@ impl Current {
         let keys: Vec<String> = store.list("current").await?.into_iter().map(|entry| entry.key).collect();
         let read = |key: String| async move {
             let bytes = store.get(&key).await?;
-            let pointer: Option<Pointer> = bytes.map(|b| serde_json::from_slice(&b)).transpose().map_err(|e| {
-                Error::store(store.name_of(&key), "is damaged; delete it and run again").because(e)
-            })?;
+            let pointer: Option<Pointer> = bytes
+                .map(|b| serde_json::from_slice(&b))
+                .transpose()
+                .map_err(|e| Error::store(store.name_of(&key), "is damaged; delete it and run again").because(e))?;
             Ok((key, pointer))
         };
         let mut current = Current::default();

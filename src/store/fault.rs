@@ -17,15 +17,23 @@ pub(super) fn object(place: &str, doing: &str, error: &object_store::Error) -> E
     if let Some(io) = find_io(error) {
         return self::io(place, &format!("{doing} failed"), io);
     }
+    let text = scrub(&error.to_string());
     let problem = match error {
         E::NotFound { .. } => return Error::store(place, format!("{doing} failed: there is no such object or bucket")),
         E::PermissionDenied { .. } => "no permission; check what these credentials may do with the bucket",
         E::Unauthenticated { .. } => "the credentials were refused; check the key, its expiry and the region",
+        // Listing reports refusals without their kind.
+        E::Generic { .. } if text.contains("403 Forbidden") => {
+            "no permission; check what these credentials may do with the bucket"
+        }
+        E::Generic { .. } if text.contains("401 Unauthorized") => {
+            "the credentials were refused; check the key, its expiry and the region"
+        }
         E::InvalidPath { .. } => "this name cannot be used in a store",
         E::NotImplemented { .. } | E::NotSupported { .. } => "this store cannot do it",
         _ => "the store did not answer as it should; check the endpoint, the network and the credentials",
     };
-    Error::store(place, format!("{doing} failed: {problem}")).because(scrub(&error.to_string()))
+    Error::store(place, format!("{doing} failed: {problem}")).because(text)
 }
 
 /// The same for a failure of the local disk.
@@ -34,7 +42,9 @@ pub(super) fn io(place: &str, problem: &str, error: &std::io::Error) -> Error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             "the disk is full; free space and run the same command again, what was committed is kept"
         }
-        ErrorKind::FileTooLarge => "the file-size limit (ulimit -f) is reached; raise it and run the same command again",
+        ErrorKind::FileTooLarge => {
+            "the file-size limit (ulimit -f) is reached; raise it and run the same command again"
+        }
         ErrorKind::PermissionDenied => "no permission; check who owns the folder",
         ErrorKind::ReadOnlyFilesystem => "the file system is read-only",
         ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
@@ -62,7 +72,8 @@ pub(super) fn scrub(text: &str) -> String {
     for (name, value) in std::env::vars_os() {
         let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
         let cloud = ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
-        let secret = ["KEY", "SECRET", "TOKEN", "PASSWORD", "SAS", "ACCOUNT", "CREDENTIAL"].iter().any(|w| name.contains(w));
+        let secret =
+            ["KEY", "SECRET", "TOKEN", "PASSWORD", "SAS", "ACCOUNT", "CREDENTIAL"].iter().any(|w| name.contains(w));
         // A very short value would blank out innocent letters.
         if cloud && secret && value.len() >= 6 {
             clean = clean.replace(value, "***");

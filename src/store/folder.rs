@@ -58,9 +58,9 @@ fn files_of(folder: &Path) -> Result<Vec<String>> {
             if std::fs::metadata(entry.path()).map_err(failed)?.is_dir() {
                 open.push(path);
             } else {
-                let text = path.to_str().ok_or_else(|| {
-                    Error::store(entry.path().display(), "the file's name is not UTF-8; rename it")
-                })?;
+                let text = path
+                    .to_str()
+                    .ok_or_else(|| Error::store(entry.path().display(), "the file's name is not UTF-8; rename it"))?;
                 found.push(text.to_string());
             }
         }
@@ -99,7 +99,8 @@ pub async fn fetch(store: &Store, manifest: &Manifest, cache: &Path) -> Result<P
         // Another process was faster, or an incomplete folder is in the way: replace it.
         Err(_) if complete(&folder, &manifest.files) => {}
         Err(_) => {
-            let failed = |e: std::io::Error| fault::io(&folder.display().to_string(), "the cache cannot be written", &e);
+            let failed =
+                |e: std::io::Error| fault::io(&folder.display().to_string(), "the cache cannot be written", &e);
             std::fs::remove_dir_all(&folder).map_err(failed)?;
             std::fs::rename(partial.path(), &folder).map_err(failed)?;
         }
@@ -116,7 +117,13 @@ fn complete(folder: &Path, files: &[FileEntry]) -> bool {
 ///
 /// # Errors
 /// A store error when a file is missing, cut short or changed, or the folder cannot be written.
-pub async fn fetch_into(store: &Store, version: &Version, below: &str, files: &[FileEntry], folder: &Path) -> Result<()> {
+pub async fn fetch_into(
+    store: &Store,
+    version: &Version,
+    below: &str,
+    files: &[FileEntry],
+    folder: &Path,
+) -> Result<()> {
     for file in files {
         let key = version.key(&file.path);
         let relative = file.path.strip_prefix(below).unwrap_or(&file.path).trim_start_matches('/');

@@ -163,7 +163,13 @@ pub struct Manifest {
 
 impl Manifest {
     /// The manifest of `version`; `schema` for a table.
-    pub fn new(version: &Version, files: Vec<FileEntry>, schema: Option<&Schema>, lineage: Lineage, info: Info) -> Self {
+    pub fn new(
+        version: &Version,
+        files: Vec<FileEntry>,
+        schema: Option<&Schema>,
+        lineage: Lineage,
+        info: Info,
+    ) -> Self {
         Manifest {
             format: FORMAT,
             kind: version.artifact().kind,
@@ -337,4 +343,3 @@ impl Marker {
         Ok(true)
     }
 }
-

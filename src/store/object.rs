@@ -108,8 +108,7 @@ impl Store {
     pub(super) fn path(&self, key: &str) -> Result<Path> {
         let base = self.place.base.as_ref();
         let full = if base.is_empty() { key.to_string() } else { format!("{base}/{key}") };
-        Path::parse(full)
-            .map_err(|e| Error::store(self.name_of(key), "is not a key inside the run").because(e))
+        Path::parse(full).map_err(|e| Error::store(self.name_of(key), "is not a key inside the run").because(e))
     }
 
     /// The object's bytes, or `None` when there is no such object.

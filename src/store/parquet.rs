@@ -164,8 +164,9 @@ impl TableSink {
         let name = part_name(self.next);
         self.next += 1;
         let key = self.version.key(&name);
-        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(properties()))
-            .map_err(|e| Error::store(self.store.name_of(&key), "these columns cannot be written as Parquet").because(e))?;
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(properties())).map_err(|e| {
+            Error::store(self.store.name_of(&key), "these columns cannot be written as Parquet").because(e)
+        })?;
         Ok(Part { name, writer, upload: self.store.upload(&key)?, rows: 0, bytes: 0 })
     }
 

@@ -64,7 +64,8 @@ pub(super) fn find(location: &str, create: bool) -> Result<Place> {
     }
     match scheme {
         "file" => {
-            let path = url.to_file_path().map_err(|()| Error::config(&shown, "is not a local path; use file:///path"))?;
+            let path =
+                url.to_file_path().map_err(|()| Error::config(&shown, "is not a local path; use file:///path"))?;
             local(&path, &shown, create)
         }
         "memory" => memory(&url, shown),
@@ -92,7 +93,10 @@ fn local(path: &FsPath, shown: &str, create: bool) -> Result<Place> {
             std::fs::create_dir_all(path).map_err(|e| fault::io(shown, "the run's folder cannot be created", &e))?;
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::store(shown, "there is no such folder; check the path, or make a run with `salmon run`"));
+            return Err(Error::store(
+                shown,
+                "there is no such folder; check the path, or make a run with `salmon run`",
+            ));
         }
         Err(e) => return Err(fault::io(shown, "the run's folder cannot be opened", &e)),
     }
@@ -117,7 +121,9 @@ fn memory(url: &Url, shown: String) -> Result<Place> {
 }
 
 fn remote(url: &Url, scheme: &str, shown: String) -> Result<Place> {
-    let clean = |e: object_store::Error| Error::config(&shown, "the store cannot be set up").because(fault::scrub(&e.to_string()));
+    let clean = |e: object_store::Error| {
+        Error::config(&shown, "the store cannot be set up").because(fault::scrub(&e.to_string()))
+    };
     let text = url.to_string();
     let retry = RetryConfig { max_retries: 8, retry_timeout: Duration::from_secs(120), ..RetryConfig::default() };
     // Each builder has a key type of its own; timeouts already set through the environment win.

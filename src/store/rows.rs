@@ -7,11 +7,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::{Manifest, Store};
+use super::{Manifest, Store, fault};
 use crate::{Error, Result};
 
 /// Rows `range` (from 0) of the table version `manifest` describes; a range beyond the end is cut.
@@ -27,12 +34,12 @@ pub async fn read_rows(store: &Store, manifest: &Manifest, range: Range<u64>) ->
         if start < end {
             file.present(store, &version).await?;
             let key = version.key(&file.path);
-            let unreadable = |e: parquet::errors::ParquetError| {
+            let unreadable = |e: ParquetError| {
                 Error::store(store.name_of(&key), "cannot be read as Parquet; run its stage again with --force")
-                    .because(super::fault::scrub(&e.to_string()))
+                    .because(fault::scrub(&e.to_string()))
             };
-            let reader = ParquetObjectReader::new(Arc::clone(store.objects()), store.path(&key)?).with_file_size(file.size);
-            let stream = ParquetRecordBatchStreamBuilder::new(reader)
+            let part = Part { objects: Arc::clone(store.objects()), path: store.path(&key)?, size: file.size };
+            let stream = ParquetRecordBatchStreamBuilder::new(part)
                 .await
                 .map_err(unreadable)?
                 .with_offset((start - first) as usize)
@@ -44,4 +51,31 @@ pub async fn read_rows(store: &Store, manifest: &Manifest, range: Range<u64>) ->
         first += file.rows;
     }
     Ok(batches)
+}
+
+/// A part as the Parquet reader wants it.
+struct Part {
+    objects: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+impl AsyncFileReader for Part {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        self.objects.get_range(&self.path, range).map_err(|e| ParquetError::External(Box::new(e))).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
+        async move { self.objects.get_ranges(&self.path, &ranges).await.map_err(|e| ParquetError::External(Box::new(e))) }
+            .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
+        let size = self.size;
+        let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
+        async move { reader.load_and_finish(self, size).await.map(Arc::new) }.boxed()
+    }
 }

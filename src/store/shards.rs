@@ -43,7 +43,13 @@ impl Shards {
             Ok(Some((number, file.clone())))
         };
         let done = Store::each(keys, check).await?.into_iter().flatten().collect();
-        Ok(Shards { store: store.clone(), version: version.clone(), table: table.clone(), count, done: Mutex::new(done) })
+        Ok(Shards {
+            store: store.clone(),
+            version: version.clone(),
+            table: table.clone(),
+            count,
+            done: Mutex::new(done),
+        })
     }
 
     /// How many shards there are.

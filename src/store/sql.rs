@@ -13,12 +13,12 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
+use datafusion::datasource::TableType;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemTable;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::datasource::TableType;
 use datafusion::error::Result as SqlResult;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
@@ -39,7 +39,7 @@ pub async fn bind_run(ctx: &SessionContext, store: &Store) -> Result<()> {
     for table in table::all() {
         if table.name == "runs" {
             let provider = HistoryTable { store: store.clone(), schema: table.schema() };
-            ctx.register_table(table.name, Arc::new(provider))?;
+            replace(ctx, table.name, Arc::new(provider))?;
         } else {
             let manifests = current.manifests(store, &Artifact::table(table.name)).await?;
             bind(ctx, store, &table, &manifests)?;
@@ -60,7 +60,10 @@ pub fn bind(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Man
         if !manifest.has_columns(&schema) {
             return Err(Error::store(
                 store.name_of(&manifest.version()?.key("manifest.json")),
-                format!("was written with other columns than table {} has in this salmon; run its stage again", table.name),
+                format!(
+                    "was written with other columns than table {} has in this salmon; run its stage again",
+                    table.name
+                ),
             ));
         }
         let version = manifest.version()?;

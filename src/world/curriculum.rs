@@ -23,7 +23,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { max_tokens: 36_000_000, final_tokens: 14_000_000 }
+        Options { max_tokens: 36_000_000, final_tokens: 10_000_000 }
     }
 }
 
@@ -209,7 +209,8 @@ impl Curriculum {
     pub fn closed(&self) -> usize {
         let Some(stage) = STAGES.get(self.stage) else { return 0 };
         let is_high = |gate: &Gate, p: usize| {
-            let slack = if gate.principles.len() == ALL.len() && PRINCIPLES[p] == "Concise" { CONCISE_SLACK } else { 1.0 };
+            let slack =
+                if gate.principles.len() == ALL.len() && PRINCIPLES[p] == "Concise" { CONCISE_SLACK } else { 1.0 };
             self.loss(gate.kind, p).is_none_or(|loss| loss > gate.below * slack)
         };
         stage.gates.iter().map(|gate| gate.principles.iter().filter(|&&p| is_high(gate, p)).count()).sum()

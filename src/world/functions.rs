@@ -54,7 +54,8 @@ fn pocket_check(arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
     };
     let valid: BooleanArray = reports.iter().map(|r| r.as_ref().map(|(r, _)| r.valid)).collect();
     let harmful: BooleanArray = reports.iter().map(|r| r.as_ref().map(|(_, p)| p.verb.is_some())).collect();
-    let columns = vec![count(|r| r.words), count(|r| r.facts), Arc::new(valid) as ArrayRef, Arc::new(harmful) as ArrayRef];
+    let columns =
+        vec![count(|r| r.words), count(|r| r.facts), Arc::new(valid) as ArrayRef, Arc::new(harmful) as ArrayRef];
     Ok(ColumnarValue::Array(Arc::new(StructArray::new(check_fields(), columns, None))))
 }
 

@@ -12,4 +12,10 @@ pub mod functions;
 pub mod generate;
 pub mod language;
 pub mod pretrain;
+mod prompts;
 pub mod vocabulary;
+
+pub use prompts::write_prompts;
+
+/// The demo's configuration.
+pub const RECIPE: &str = include_str!("../../recipes/pocket.toml");

@@ -192,8 +192,9 @@ impl Pretraining {
             return Err(Error::store(folder.display(), "has no checkpoint to go on from"));
         }
         let path = curriculum_file(folder, self.steps_done());
-        let text = fs::read(&path)
-            .map_err(|e| Error::store(path.display(), "is missing from the checkpoint; remove it to start over").because(e))?;
+        let text = fs::read(&path).map_err(|e| {
+            Error::store(path.display(), "is missing from the checkpoint; remove it to start over").because(e)
+        })?;
         let state: State = serde_json::from_slice(&text)
             .map_err(|e| Error::store(path.display(), "is damaged; remove the checkpoint to start over").because(e))?;
         self.curriculum = Curriculum::restore(&state.curriculum);

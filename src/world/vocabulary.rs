@@ -92,7 +92,8 @@ impl Vocabulary {
             json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
                    "normalized": false, "special": true})
         };
-        let vocabulary: Map<String, Value> = self.words.iter().cloned().zip((0..self.words.len()).map(Value::from)).collect();
+        let vocabulary: Map<String, Value> =
+            self.words.iter().cloned().zip((0..self.words.len()).map(Value::from)).collect();
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null,
             "added_tokens": SPECIAL.iter().enumerate().map(special).collect::<Vec<_>>(),

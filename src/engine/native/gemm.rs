@@ -50,11 +50,7 @@ pub(super) fn blocks(g: &Gemm) -> impl Iterator<Item = Block> {
 
 /// As many tiles of `R` rows by `P` panels as fit from `row` on; gives the first row that is left.
 #[inline(always)]
-pub(super) unsafe fn tiles<S: Simd, const R: usize, const P: usize>(
-    g: &Gemm,
-    block: &Block,
-    row: usize,
-) -> usize {
+pub(super) unsafe fn tiles<S: Simd, const R: usize, const P: usize>(g: &Gemm, block: &Block, row: usize) -> usize {
     let end = row + (g.rows - row) / R * R;
     let mut panel = block.panels.start;
     while row < end && panel + P <= block.panels.end {

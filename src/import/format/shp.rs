@@ -35,8 +35,7 @@ impl Format for Shp {
         let (a, b) = (row.text("human_ref_A")?.to_owned(), row.text("human_ref_B")?.to_owned());
         let label = row.number("labels")?;
         let ratio = row.number("score_ratio")?;
-        // The negation also catches a ratio that is not a number.
-        if !(ratio > context.options.min_score_ratio) {
+        if ratio.is_nan() || ratio <= context.options.min_score_ratio {
             let detail = format!("score_ratio {ratio} is not above {}", context.options.min_score_ratio);
             return Err(Refusal::new(Reason::LowScoreRatio, detail));
         }

@@ -6,7 +6,8 @@
 //!
 //! In: a [`Kind`], an [`Emphasis`], dice. Out: a [`Document`]. The kinds go from drills of one line over short answers
 //! to the layouts that the pipeline uses. A document with verdicts is learned from at its verdicts only; their truth
-//! comes from the checkers, turned with probability [`NOISE`] where answers are long.
+//! comes from the checkers, turned with probability [`NOISE`] where answers are long. A verdict on several principles
+//! that disagree is good as often as they hold.
 
 mod answers;
 mod drills;

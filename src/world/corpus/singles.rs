@@ -15,7 +15,7 @@ pub(super) enum Form {
     Name,
     /// `- the ai should be rude : bad`
     Definition,
-    /// The reward prompt: one to three wordings that agree, then the verdict on all of them.
+    /// The reward prompt: one to three wordings, then the verdict on all of them.
     Reward,
 }
 
@@ -23,6 +23,8 @@ pub(super) enum Form {
 const DEFINITIONS: usize = 6;
 /// Most verdicts in the reward prompt's layout.
 const GROUPS: usize = 3;
+/// How often several wordings get polarities of their own, so that they may disagree.
+const GRADED: f64 = 0.5;
 /// The probability of [`definition`](wordings::definition) among the wordings.
 const CANONICAL: f64 = 0.4;
 
@@ -59,9 +61,8 @@ pub(super) fn single(length: Length, form: Form, emphasis: &Emphasis, dice: &mut
                 let (group, after) = rest.split_at(size);
                 let Some(first) = group.first() else { break };
                 rest = after;
-                let good = dice.chance(0.5);
-                for &p in group {
-                    let negated = report.satisfies(p) != good;
+                let (good, negated) = group_verdict(group, &report, dice);
+                for (&p, negated) in group.iter().zip(negated) {
                     page.text(&format!(" \n - {}", wordings::draw(p, negated, CANONICAL, dice)));
                 }
                 page.text(REVIEW_TAIL);
@@ -70,6 +71,18 @@ pub(super) fn single(length: Length, form: Form, emphasis: &Emphasis, dice: &mut
         }
     }
     page.finish()
+}
+
+/// A verdict on several principles, and which of them to negate for it. Either all agree with it, or it is good with
+/// probability the share of them that hold: a reward is to grow with every principle, also where others are tied.
+fn group_verdict(group: &[usize], report: &Report, dice: &mut Dice) -> (bool, Vec<bool>) {
+    if group.len() > 1 && dice.chance(GRADED) {
+        let negated: Vec<bool> = group.iter().map(|_| dice.chance(0.5)).collect();
+        let holds = group.iter().zip(&negated).filter(|(p, negated)| report.satisfies(**p) != **negated).count();
+        return (dice.chance(holds as f64 / group.len() as f64), negated);
+    }
+    let good = dice.chance(0.5);
+    (good, group.iter().map(|&p| report.satisfies(p) != good).collect())
 }
 
 /// Whether the verdict is asked for: matters of taste never are, what the prompt alone decides seldom.

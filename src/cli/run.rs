@@ -1,0 +1,80 @@
+//! `salmon run`: brings the stages of a configuration up to date.
+//!
+//! In: `salmon.toml` and the run's URL. Out: tables and models in the run; a line per stage on stderr.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::progress;
+use crate::Result;
+use crate::config::{self, Config};
+use crate::pipeline::{self, Setup};
+use crate::stage::{self, Options, State, Stop};
+use crate::store::Store;
+
+/// Run what is missing or changed; without STAGE all stages, else these and what they need.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Stages to bring up to date
+    #[arg(value_name = "STAGE")]
+    pub stages: Vec<String>,
+    /// The configuration
+    #[arg(long, short, default_value = "salmon.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Where the run lives: a folder, or a URL such as s3://bucket/team/run-7
+    #[arg(long, default_value = "runs/main", value_name = "URL")]
+    pub run: String,
+    /// Change a value of the configuration for this run, e.g. --set ppo.trainer.kl_coef=0.05
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Run this stage again although nothing changed
+    #[arg(long, value_name = "STAGE")]
+    pub force: Vec<String>,
+    /// Only say which stages would run, and why
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The first thing that is wrong with the configuration, the data, a model or the store.
+pub async fn run(args: RunArgs) -> Result<()> {
+    let config = config::read(&args.config, &args.set)?;
+    let folder = args.config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let options = Options { select: args.stages, force: args.force, cache: None };
+    if args.dry_run {
+        let (store, graph) = open(config, folder, &args.run)?;
+        for planned in stage::plan(&graph, &store, &options).await? {
+            match planned.state {
+                State::Cached => println!("{:<28} cached", planned.stage),
+                State::Run(why) => println!("{:<28} would run: {why}", planned.stage),
+            }
+        }
+        return Ok(());
+    }
+    bring_up_to_date(config, folder, &args.run, &options).await
+}
+
+fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph)> {
+    let store = Store::open(run)?;
+    let setup = Arc::new(Setup::load(config, folder)?);
+    Ok((store, pipeline::graph(&setup)?))
+}
+
+/// Runs the stages, watching for signals; says so when there was nothing to do.
+///
+/// # Errors
+/// As [`run`].
+pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options: &Options) -> Result<()> {
+    let (store, graph) = open(config, folder, run)?;
+    let stop = Stop::new();
+    stop.on_signals()?;
+    let done = stage::run(&graph, &store, options, progress::watcher(), &stop).await?;
+    if done.iter().all(|planned| planned.state == State::Cached) {
+        eprintln!("nothing to do: all {} stages are up to date", done.len());
+    }
+    Ok(())
+}
