@@ -66,8 +66,9 @@ pub async fn run(args: ChatArgs) -> Result<()> {
         }
     };
     let manifest = run.model(&name).await?;
-    let template = text(&manifest, "chat_template")
-        .ok_or_else(|| Error::config("--model", format!("`{name}` does not answer prompts; choose `sft` or a policy")))?;
+    let template = text(&manifest, "chat_template").ok_or_else(|| {
+        Error::config("--model", format!("`{name}` does not answer prompts; choose `sft` or a policy"))
+    })?;
     let defaults = &run.config.responses;
     let params = Params::new()
         .with("chat_template", template)

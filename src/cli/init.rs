@@ -34,7 +34,10 @@ pub fn run(args: &InitArgs) -> Result<()> {
     let folder = &args.folder;
     let files = ["salmon.toml", "principles.toml", PROMPTS].map(|name| folder.join(name));
     if let (Some(there), false) = (files.iter().find(|file| file.exists()), args.force) {
-        return Err(Error::config(there.display(), "is there already; choose another folder, or overwrite with --force"));
+        return Err(Error::config(
+            there.display(),
+            "is there already; choose another folder, or overwrite with --force",
+        ));
     }
     let bad = |path: &Path, e: std::io::Error| Error::store(path.display(), "cannot be written").because(e);
     std::fs::create_dir_all(folder).map_err(|e| bad(folder, e))?;

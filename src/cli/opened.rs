@@ -55,7 +55,8 @@ impl OpenRun {
         found.ok_or_else(|| {
             let models = self.current.all().filter(|(artifact, _, _)| artifact.kind == ArtifactKind::Model);
             let known: Vec<&str> = models.map(|(artifact, _, _)| artifact.name.as_str()).collect();
-            let known = if known.is_empty() { "it has none yet".into() } else { format!("it has {}", known.join(", ")) };
+            let known =
+                if known.is_empty() { "it has none yet".into() } else { format!("it has {}", known.join(", ")) };
             Error::config(format!("model {name}"), format!("is not in {}; {known}", self.store))
         })
     }

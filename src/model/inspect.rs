@@ -48,8 +48,9 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
             let place = checkpoint.path_of(name).display();
             match checkpoint.header(name) {
                 None => problems.push(format!("{place}: tensor {name} is missing; it needs shape {shape:?}")),
-                Some((found, _, _)) if found != shape => problems
-                    .push(format!("{place}: tensor {name} has shape {found:?}; config.json asks for {shape:?}")),
+                Some((found, _, _)) if found != shape => {
+                    problems.push(format!("{place}: tensor {name} has shape {found:?}; config.json asks for {shape:?}"))
+                }
                 Some((_, dtype, _)) if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => problems
                     .push(format!("{place}: tensor {name} has type {dtype:?}; only F32, F16 and BF16 are supported")),
                 Some((shape, _, size)) => {

@@ -87,7 +87,8 @@ pub(super) fn bars(title: &str, bars: &[Bar], most: Option<f64>) -> String {
         label(&mut svg, BARS - 8.0, y + 13.0, "end", &shorten(&bar.label, 22));
         let _ = write!(svg, "<rect class=\"track\" x=\"{BARS}\" y=\"{y:.1}\" width=\"{room:.1}\" height=\"16\"/>");
         let colour = bar.colour % COLOURS;
-        let _ = write!(svg, "<rect class=\"c{colour}\" x=\"{BARS}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"16\"/>");
+        let _ =
+            write!(svg, "<rect class=\"c{colour}\" x=\"{BARS}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"16\"/>");
         label(&mut svg, BARS + room + 6.0, y + 13.0, "start", &number(bar.value));
     }
     svg + "</svg>"
@@ -146,7 +147,8 @@ pub(super) fn lines(title: &str, x_label: &str, series: &[Series]) -> String {
     let _ = write!(svg, "<text class=\"head\" x=\"{LEFT}\" y=\"16\">{}</text>", escape(title));
     for tick in &y_ticks {
         let y = y_of(*tick);
-        let _ = write!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>", WIDTH - RIGHT);
+        let _ =
+            write!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>", WIDTH - RIGHT);
         label(&mut svg, LEFT - 6.0, y + 4.0, "end", &number(*tick));
     }
     for tick in &x_ticks {
@@ -161,14 +163,22 @@ pub(super) fn lines(title: &str, x_label: &str, series: &[Series]) -> String {
         let name = escape(&one.name);
         if let [only] = points.as_slice() {
             let (x, y) = only.split_once(',').unwrap_or((only, "0"));
-            let _ = write!(svg, "<circle class=\"c{colour}\" cx=\"{x}\" cy=\"{y}\" r=\"3\"><title>{name}</title></circle>");
+            let _ =
+                write!(svg, "<circle class=\"c{colour}\" cx=\"{x}\" cy=\"{y}\" r=\"3\"><title>{name}</title></circle>");
         } else {
             let points = points.join(" ");
-            let _ = write!(svg, "<polyline class=\"line c{colour}\"{dash} points=\"{points}\"><title>{name}</title></polyline>");
+            let _ = write!(
+                svg,
+                "<polyline class=\"line c{colour}\"{dash} points=\"{points}\"><title>{name}</title></polyline>"
+            );
         }
         if legend > 0.0 {
             let (x, y) = (LEFT + 170.0 * (i % 3) as f64, HEIGHT + 10.0 + 18.0 * (i / 3) as f64);
-            let _ = write!(svg, "<line class=\"line c{colour}\"{dash} x1=\"{x}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>", x + 18.0);
+            let _ = write!(
+                svg,
+                "<line class=\"line c{colour}\"{dash} x1=\"{x}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>",
+                x + 18.0
+            );
             label(&mut svg, x + 24.0, y + 4.0, "start", &shorten(&one.name, 22));
         }
     }

@@ -55,7 +55,8 @@ impl Sizes {
         let empty = |name: &str, fields: Value| templates.render(name, fields);
         let self_align = tokens(empty(&t.self_align, json!({"instruction": "", "pick": 0})))?;
         let chat = tokens(empty(&t.chat, json!({"instruction": ""})))?;
-        let judge = json!({"instruction": "", "output_a": "", "output_b": "", "principle": name, "definition": definition});
+        let judge =
+            json!({"instruction": "", "output_a": "", "output_b": "", "principle": name, "definition": definition});
         let judge = tokens(empty(&t.judge, judge))?;
         let reward = tokens(empty(&t.reward, json!({"instruction": "", "response": "", "principles": shown})))?;
         let step = data.train.len().div_ceil(MEASURED).max(1);
@@ -78,7 +79,11 @@ impl Sizes {
             ("self_align", self.self_align, answer(self.self_align, config.self_align.max_tokens)),
             ("chat", self.chat, answer(self.chat, config.responses.max_tokens.max(config.ppo.max_tokens))),
             ("judge", self.judge, self.judge + query(judge.max_query_tokens) + 2 * response(judge.max_response_tokens)),
-            ("reward", self.reward, self.reward + query(reward.max_query_tokens) + response(reward.max_response_tokens)),
+            (
+                "reward",
+                self.reward,
+                self.reward + query(reward.max_query_tokens) + response(reward.max_response_tokens),
+            ),
         ];
         for (what, least, most) in fits {
             if least >= context {
@@ -126,33 +131,33 @@ fn limited(asked: i64, all: u64) -> u64 {
     if asked > 0 { whole(asked).min(all) } else { all }
 }
 
-/// The stages with their cost and, for a given run, their state.
+/// The stages with their cost, and whether the run that was named has them.
 pub(super) fn table(
     config: &Config,
     library: &Library,
     data: &Data,
     sizes: &Sizes,
     planned: &[Planned],
+    named: bool,
 ) -> Result<String> {
-    let mut text = format!(
-        "\n{:<26}{:>12}{:>14}{:>12}  {}\n",
-        "at most, per stage", "rows", "model calls", "tokens", "state"
-    );
+    let head = "at most, per stage";
+    let width = planned.iter().map(|stage| stage.stage.len()).chain([head.len()]).max().unwrap_or(0);
+    let mut text = format!("\n{head:<width$}{:>12}{:>14}{:>12}\n", "rows", "model calls", "tokens");
     let (mut calls, mut tokens) = (0, 0.0);
     for stage in planned {
         let cost = of(&stage.stage, config, library, data, sizes)?;
         let state = match &stage.state {
-            State::Cached => "cached".to_string(),
+            State::Cached => "  cached".to_string(),
             State::Run(why) => {
                 calls += cost.calls;
                 tokens += cost.tokens;
-                format!("would run: {why}")
+                if named { format!("  would run: {why}") } else { String::new() }
             }
         };
         let (rows, asked) = (grouped(cost.rows), grouped(cost.calls));
-        let _ = writeln!(text, "{:<26}{rows:>12}{asked:>14}{:>12}  {state}", stage.stage, short(cost.tokens));
+        let _ = writeln!(text, "{:<width$}{rows:>12}{asked:>14}{:>12}{state}", stage.stage, short(cost.tokens));
     }
-    let _ = writeln!(text, "{:<26}{:>12}{:>14}{:>12}", "to do", "", grouped(calls), short(tokens));
+    let _ = writeln!(text, "{:<width$}{:>12}{:>14}{:>12}", "to do", "", grouped(calls), short(tokens));
     Ok(text)
 }
 
@@ -164,7 +169,8 @@ fn of(stage: &str, config: &Config, library: &Library, data: &Data, sizes: &Size
     let chosen = if r.prompts > 0 { limited(r.prompts + r.test_prompts, train) } else { train };
     let (rounds, samples) = (whole(r.rounds), whole(r.samples));
     let pairs_each = rounds * samples * samples.saturating_sub(1) / 2;
-    let (pairs, test_pairs) = (chosen * pairs_each, limited(r.test_prompts, chosen).min(whole(r.test_prompts)) * pairs_each);
+    let (pairs, test_pairs) =
+        (chosen * pairs_each, limited(r.test_prompts, chosen).min(whole(r.test_prompts)) * pairs_each);
     let judged = library.set("principles", &config.principles.judge_set)?.len() as u64;
     let preferences = pairs * whole(config.preferences.passes);
     let answer = sizes.chat as f64 + sizes.mean + r.max_tokens as f64;
@@ -196,7 +202,11 @@ fn of(stage: &str, config: &Config, library: &Library, data: &Data, sizes: &Size
         "evaluate:judge" => cost(judged, 0, 0.0),
         "evaluate:reward" => {
             // Every wording of every principle in the toy world; the drawn principles elsewhere.
-            let each = if config.evaluate.world == "pocket" { wordings(config, library)? } else { config.preferences.passes as u64 };
+            let each = if config.evaluate.world == "pocket" {
+                wordings(config, library)?
+            } else {
+                config.preferences.passes as u64
+            };
             cost(test_pairs * each, 2 * test_pairs * each, scored)
         }
         name if name.starts_with("evaluate:") => {

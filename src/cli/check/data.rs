@@ -10,6 +10,7 @@ use std::path::Path;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema};
+use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::Report;
@@ -46,7 +47,8 @@ pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mu
         let before = report.findings.len();
         let path = folder.join(file);
         let (train, test) = (data.train.len(), data.test);
-        let columns: Vec<(&str, DataType)> = table::prompts().columns.into_iter().map(|c| (c.name, c.data_type)).collect();
+        let columns: Vec<(&str, DataType)> =
+            table::prompts().columns.into_iter().map(|c| (c.name, c.data_type)).collect();
         let rows = scan(&path, &place, &columns, report, |batch, first, bad| {
             prompts(batch, first, bad, &mut seen, &mut data);
         });
@@ -104,7 +106,8 @@ fn scan(
     let reader = match ParquetRecordBatchReaderBuilder::try_new(file) {
         Ok(reader) => reader,
         Err(e) => {
-            report.finding(format!("{shown}: is not Parquet that can be read; make it again with `salmon import` ({e})"));
+            report
+                .finding(format!("{shown}: is not Parquet that can be read; make it again with `salmon import` ({e})"));
             return 0;
         }
     };
@@ -166,13 +169,13 @@ fn fits(found: &DataType, expected: &DataType) -> bool {
 }
 
 /// The columns in the table's types.
-fn typed(batch: &RecordBatch, columns: &[(&str, DataType)]) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
-    let column = |(name, to): &(&str, DataType)| {
-        let missing = || arrow::error::ArrowError::SchemaError(format!("no column {name}"));
-        Ok((*name, cast(batch.column_by_name(name).ok_or_else(missing)?, to)?))
-    };
-    let columns: std::result::Result<Vec<_>, arrow::error::ArrowError> = columns.iter().map(column).collect();
-    RecordBatch::try_from_iter_with_nullable(columns?.into_iter().map(|(name, array)| (name, array, true)))
+fn typed(batch: &RecordBatch, columns: &[(&str, DataType)]) -> std::result::Result<RecordBatch, ArrowError> {
+    let mut cells = Vec::with_capacity(columns.len());
+    for (name, to) in columns {
+        let missing = || ArrowError::SchemaError(format!("no column {name}"));
+        cells.push((*name, cast(batch.column_by_name(name).ok_or_else(missing)?, to)?, true));
+    }
+    RecordBatch::try_from_iter_with_nullable(cells)
 }
 
 /// Notes the rows in which a text is missing or empty.

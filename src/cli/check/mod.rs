@@ -107,7 +107,7 @@ async fn look(args: &CheckArgs, report: &mut Report) -> Result<()> {
     }
     let planned = plan(config.clone(), folder, args.run.as_deref()).await?;
     if let Some(sizes) = sizes {
-        sql::say(&cost::table(&config, &library, &data, &sizes, &planned)?)?;
+        sql::say(&cost::table(&config, &library, &data, &sizes, &planned, args.run.is_some())?)?;
     }
     Ok(())
 }

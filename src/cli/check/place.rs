@@ -19,8 +19,8 @@ pub(super) struct Places {
 impl Places {
     /// Of a file that parses.
     pub(super) fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::config(path.display(), "cannot be read").because(e))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| Error::config(path.display(), "cannot be read").because(e))?;
         Ok(Places { file: path.display().to_string(), text, overrides: overrides.to_vec() })
     }
 
