@@ -1,8 +1,12 @@
 //! The engine's numbers against a plain f64 decoder, on every instruction set of this processor.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use salmon::draw::key;
-use salmon::engine::{EngineOptions, Instructions, Output, Request, Task};
-use salmon::model::Head;
+use salmon::engine::{Engine, EngineOptions, Instructions, Output, Request, Sampling, Task};
+use salmon::model::{Head, Network};
+use tch::Tensor;
 
 use crate::engine_support::{Checkpoint, ODD, POCKET, Sizes, all_logits, generate, greedy, log_sum_exp, run, text};
 
@@ -75,7 +79,7 @@ fn logprobs_match_the_reference_the_choices_and_the_generation() {
     let checkpoint = Checkpoint::random(ODD, 7);
     let engine = checkpoint.engine(Head::None, EngineOptions::default());
     let prompt = text("p", 21, ODD.vocab);
-    let sampling = std::sync::Arc::new(salmon::engine::Sampling { temperature: 1.0, ..(*greedy(40)).clone() });
+    let sampling = Arc::new(Sampling { temperature: 1.0, ..(*greedy(40)).clone() });
     let Output::Generation(g) = run(&engine, vec![generate(prompt.clone(), &sampling, key(1, &[]))]).remove(0) else {
         panic!("not a generation")
     };
@@ -112,5 +116,36 @@ fn rewards_match_the_reference() {
         let Output::Reward(score) = output else { panic!("not a reward") };
         let logits = &checkpoint.reference_logits(prompt)[prompt.len() - 1];
         close(score, logits[3] - logits[90], "Yes/No head");
+    }
+}
+
+#[test]
+fn the_training_network_agrees() {
+    for (sizes, margin) in [(POCKET, false), (ODD, true)] {
+        let checkpoint = Checkpoint::random(sizes, 13);
+        let mut weights = checkpoint.weights();
+        weights.remove("score.weight");
+        let network = Network::from_tensors(checkpoint.config.clone(), weights, BTreeMap::new()).unwrap();
+        let network = match margin {
+            true => network.with_margin_head(4, 9).unwrap(),
+            false => network.with_head(Head::Linear, key(2, &[])).unwrap(),
+        };
+        let tokenizer = crate::engine_support::words(sizes.vocab);
+        let merged = network.merged().unwrap();
+        let engine =
+            Engine::new(network.config(), merged, tokenizer, network.head(), EngineOptions::default()).unwrap();
+        let (prompt, response) = (text("prompt", 30, sizes.vocab), text("response", 60, sizes.vocab));
+        let whole = [prompt.as_slice(), &response].concat();
+        let ids = Tensor::from_slice(&whole.iter().map(|&id| i64::from(id)).collect::<Vec<_>>()).view([1, 90]);
+        let task = Task::Logprobs { response };
+        let outputs = run(&engine, vec![Request { prompt, task }, Request { prompt: whole, task: Task::Reward }]);
+        let Output::Logprobs(found) = &outputs[0] else { panic!("not log-probabilities") };
+        let expected = Vec::<f32>::try_from(network.log_probs(&ids).unwrap().get(0)).unwrap();
+        for (&found, &expected) in found.iter().zip(&expected[29..]) {
+            close(found, f64::from(expected), "log-probability");
+        }
+        let scores = network.scores(&network.hidden(&ids).unwrap()).unwrap();
+        let Output::Reward(score) = outputs[1] else { panic!("not a reward") };
+        close(score, scores.double_value(&[0, 89]), "score");
     }
 }

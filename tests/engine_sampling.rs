@@ -56,7 +56,7 @@ fn tokens_follow_the_probabilities() {
     for (n, (temperature, top_k, top_p)) in settings.into_iter().enumerate() {
         let sampling = sampling(temperature, top_k, top_p);
         let rows = (0..ROWS as u64).map(|i| generate(prompt.clone(), &sampling, key(n as u64, &["row"]).with(i)));
-        let mut counts = vec![0.0; SMALL.vocab];
+        let mut counts = [0.0; SMALL.vocab];
         for output in run(&engine, rows.collect()) {
             let Output::Generation(g) = output else { panic!("not a generation") };
             let token = g.ids[0] as usize;
@@ -137,7 +137,8 @@ const TEXTS: [&str; 8] = ["Once", " upon", " a ti", "me #", "#", "# User", "</s>
 #[test]
 fn responses_end_at_stop_strings_end_tokens_and_limits() {
     let engine = counting(&TEXTS, 40, Some(6));
-    let cases: [(&[u32], usize, &[&str], &[u32], &str, Finish); 8] = [
+    type Case<'a> = (&'a [u32], usize, &'a [&'a str], &'a [u32], &'a str, Finish);
+    let cases: [Case<'_>; 8] = [
         (&[0], 3, &[], &[1, 2, 3], " upon a time #", Finish::Length),
         (&[0], 9, &[], &[1, 2, 3, 4, 5, 6], " upon a time ### User", Finish::Stop),
         // Spread over three tokens, and cut before it.

@@ -82,7 +82,6 @@ async fn disk_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("läufe 1/run#1");
     conforms(Store::open(path.to_str().unwrap()).unwrap()).await;
-    // Aborted uploads leave no file behind either, once the blocking pool has got to it.
     let url = format!("file://{}", folder.path().join("as-url").display());
     conforms(Store::open(&url).unwrap()).await;
 }

@@ -8,7 +8,7 @@ use datafusion::prelude::SessionContext;
 use salmon::error::Kind;
 use salmon::stage::{Graph, Job, Options, Silent, Stage, State, Stop, plan};
 use salmon::store::{Artifact, Checkpoints, Lineage, Manifest, Shards, Store, Version};
-use salmon::{Result, table};
+use salmon::table;
 
 use crate::store_common::{CHILD, child, contents, metrics, run, stream, version};
 
@@ -185,7 +185,7 @@ async fn the_last_two_checkpoints_stay_and_a_damaged_one_is_passed_over() {
         let into = scratch();
         let step = checkpoints.restore(into.path()).await?;
         let read = |name: &str| std::fs::read(into.path().join(name)).ok();
-        Result::Ok((step, read("weights"), read("optimizer/m").map(|m| m.len())))
+        Ok::<_, salmon::Error>((step, read("weights"), read("optimizer/m").map(|m| m.len())))
     };
     assert_eq!(restored().await.unwrap(), (Some(15), Some(b"w15".to_vec()), Some(3_000_000)));
     // An attempt that died while it saved step 20 left files but no marker.
@@ -248,7 +248,7 @@ async fn a_stop_ends_a_table_that_never_ends() {
         Stage::new("endless", vec![], vec![Artifact::table("metrics")], Lineage::default(), move |job: Arc<Job>| {
             let asks = asks.clone();
             async move {
-                let first = futures::stream::once(async { Result::Ok(metrics(0..10)) });
+                let first = futures::stream::once(async { Ok::<_, salmon::Error>(metrics(0..10)) });
                 let rest = futures::stream::once(async move {
                     asks.ask();
                     std::future::pending().await

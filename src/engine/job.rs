@@ -270,7 +270,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if !self.finished {
-            self.ticket.fail(Error::internal("engine", "stopped before this row was done; see the log for the cause"));
+            self.ticket.fail(Error::internal("engine", "stopped before this row was done"));
         }
     }
 }

@@ -61,7 +61,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { workers: 0, max_batch_tokens: 256, kv_bytes: 0, instructions: None }
+        EngineOptions { workers: 0, max_batch_tokens: 128, kv_bytes: 0, instructions: None }
     }
 }
 
@@ -202,7 +202,7 @@ impl Inference for Engine {
         let cancel = CancelOnDrop(ticket);
         async move {
             let _cancel = cancel;
-            let closed = || Error::internal("engine", "stopped before these rows were done; see the log for the cause");
+            let closed = || Error::internal("engine", "stopped before these rows were done");
             outputs.await.unwrap_or_else(|_| Err(closed()))
         }
         .boxed()

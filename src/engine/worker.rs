@@ -28,9 +28,11 @@ fn run(shared: &Shared, me: usize) {
         let (scratch, sampler) =
             memory.get_or_insert_with(|| (decoder.scratch(shared.most_rows), Sampler::new(decoder.shape().vocab)));
         let stepped = catch_unwind(AssertUnwindSafe(|| step(shared, &decoder, scratch, sampler, &mut running)));
-        if stepped.is_err() {
+        if let Err(panic) = stepped {
+            let cause = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             for r in &mut running {
-                r.job.finish(Err(Error::internal("engine", "a bug in the decoder stopped this row; see the log")));
+                let problem = format!("a bug stopped this row: {}", cause.unwrap_or("unknown"));
+                r.job.finish(Err(Error::internal("engine", problem)));
             }
             memory = None;
         }

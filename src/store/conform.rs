@@ -15,9 +15,9 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 
 use crate::{Error, Result};
 
-/// What is wrong with a value, and in which row of the array given.
+/// What is wrong with a column, and in which row of the array given when it is one value.
 struct Bad {
-    row: usize,
+    row: Option<usize>,
     problem: String,
 }
 
@@ -56,7 +56,8 @@ impl Conform {
                 return Err(Error::data(&place, "is there twice; select it once"));
             }
             let at = |row: usize| format!("{place}, row {}", self.seen + row as u64 + 1);
-            let column = convert(batch.column(index), field).map_err(|bad| Error::data(at(bad.row), bad.problem))?;
+            let column = convert(batch.column(index), field)
+                .map_err(|bad| Error::data(bad.row.map_or_else(|| place.clone(), at), bad.problem))?;
             if !field.is_nullable() && column.null_count() > 0 {
                 let row = (0..column.len()).find(|&row| column.is_null(row)).unwrap_or(0);
                 return Err(Error::data(at(row), "is null, but this column needs a value"));
@@ -92,21 +93,21 @@ fn convert(array: &ArrayRef, field: &Field) -> Result<ArrayRef, Bad> {
         (DataType::Struct(_), DataType::Struct(fields)) => {
             let given = array.as_struct();
             if let Some(extra) = given.fields().iter().find(|f| fields.find(f.name()).is_none()) {
-                return Err(first(format!("has a field {} that the table does not declare", extra.name())));
+                return Err(whole(format!("has a field {} that the table does not declare", extra.name())));
             }
             let mut columns = Vec::with_capacity(fields.len());
             for inner in fields {
                 let column = given
                     .column_by_name(inner.name())
-                    .ok_or_else(|| first(format!("has no field {}", inner.name())))?;
+                    .ok_or_else(|| whole(format!("has no field {}", inner.name())))?;
                 columns.push(convert(column, inner)?);
             }
             StructArray::try_new_with_length(fields.clone(), columns, given.nulls().cloned(), given.len())
                 .map(|array| Arc::new(array) as ArrayRef)
-                .map_err(|e| first(e.to_string()))
+                .map_err(|e| whole(e.to_string()))
         }
         (from, to) if lossless(from, to) => cast(array, to),
-        (from, to) => Err(first(format!("is {from}, but the table declares {to}; convert it with CAST in the SQL"))),
+        (from, to) => Err(whole(format!("is {from}, but the table declares {to}; convert it with CAST in the SQL"))),
     }
 }
 
@@ -117,29 +118,29 @@ fn list<O: OffsetSizeTrait>(array: &ArrayRef, item: &Arc<Field>) -> Result<Array
     // A value's row is the last list that starts at or before it.
     let row_of = |value: usize| offsets.partition_point(|o| o.as_usize() <= value + start).saturating_sub(1);
     let values = convert(&given.values().slice(start, end - start), item)
-        .map_err(|bad| Bad { row: row_of(bad.row), problem: bad.problem })?;
+        .map_err(|bad| Bad { row: bad.row.map(row_of), problem: bad.problem })?;
     if !item.is_nullable() && values.null_count() > 0 {
         let value = (0..values.len()).find(|&at| values.is_null(at)).unwrap_or(0);
-        return Err(Bad { row: row_of(value), problem: "holds a null, but its items need a value".into() });
+        return Err(Bad { row: Some(row_of(value)), problem: "holds a null, but its items need a value".into() });
     }
     let lengths = offsets.windows(2).map(|pair| pair[1].as_usize() - pair[0].as_usize());
     if i32::try_from(end - start).is_err() {
-        return Err(first("has more than 2^31 items in one batch".into()));
+        return Err(whole("has more than 2^31 items in one batch".into()));
     }
     ListArray::try_new(Arc::clone(item), OffsetBuffer::from_lengths(lengths), values, given.nulls().cloned())
         .map(|array| Arc::new(array) as ArrayRef)
-        .map_err(|e| first(e.to_string()))
+        .map_err(|e| whole(e.to_string()))
 }
 
 /// Casts; a value that does not fit is an error with its row.
 fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, Bad> {
     let options = CastOptions { safe: true, ..CastOptions::default() };
-    let result = cast_with_options(array, to, &options).map_err(|e| first(e.to_string()))?;
+    let result = cast_with_options(array, to, &options).map_err(|e| whole(e.to_string()))?;
     if result.logical_null_count() > array.logical_null_count() {
         let (before, after) = (array.logical_nulls(), result.logical_nulls());
         let null = |nulls: &Option<arrow::buffer::NullBuffer>, row| nulls.as_ref().is_some_and(|n| n.is_null(row));
         let row = (0..array.len()).find(|&row| null(&after, row) && !null(&before, row)).unwrap_or(0);
-        return Err(Bad { row, problem: format!("does not fit into {to}") });
+        return Err(Bad { row: Some(row), problem: format!("does not fit into {to}") });
     }
     Ok(result)
 }
@@ -162,6 +163,6 @@ fn lossless(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-fn first(problem: String) -> Bad {
-    Bad { row: 0, problem }
+fn whole(problem: String) -> Bad {
+    Bad { row: None, problem }
 }

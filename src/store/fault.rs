@@ -17,15 +17,23 @@ pub(super) fn object(place: &str, doing: &str, error: &object_store::Error) -> E
     if let Some(io) = find_io(error) {
         return self::io(place, &format!("{doing} failed"), io);
     }
+    let text = scrub(&error.to_string());
     let problem = match error {
         E::NotFound { .. } => return Error::store(place, format!("{doing} failed: there is no such object or bucket")),
         E::PermissionDenied { .. } => "no permission; check what these credentials may do with the bucket",
         E::Unauthenticated { .. } => "the credentials were refused; check the key, its expiry and the region",
+        // Listing reports refusals without their kind.
+        E::Generic { .. } if text.contains("403 Forbidden") => {
+            "no permission; check what these credentials may do with the bucket"
+        }
+        E::Generic { .. } if text.contains("401 Unauthorized") => {
+            "the credentials were refused; check the key, its expiry and the region"
+        }
         E::InvalidPath { .. } => "this name cannot be used in a store",
         E::NotImplemented { .. } | E::NotSupported { .. } => "this store cannot do it",
         _ => "the store did not answer as it should; check the endpoint, the network and the credentials",
     };
-    Error::store(place, format!("{doing} failed: {problem}")).because(scrub(&error.to_string()))
+    Error::store(place, format!("{doing} failed: {problem}")).because(text)
 }
 
 /// The same for a failure of the local disk.

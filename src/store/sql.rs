@@ -39,7 +39,7 @@ pub async fn bind_run(ctx: &SessionContext, store: &Store) -> Result<()> {
     for table in table::all() {
         if table.name == "runs" {
             let provider = HistoryTable { store: store.clone(), schema: table.schema() };
-            ctx.register_table(table.name, Arc::new(provider))?;
+            replace(ctx, table.name, Arc::new(provider))?;
         } else {
             let manifests = current.manifests(store, &Artifact::table(table.name)).await?;
             bind(ctx, store, &table, &manifests)?;

@@ -72,19 +72,16 @@ unsafe fn tile<S: Simd, const Q: usize, const B: usize>(a: &Attention<'_>, head:
     let blocks = lengths[Q - 1].div_ceil(LANES);
     let mut block = 0;
     while block + B <= blocks {
-        scores::<S, Q, B>(a, keys, &queries, block);
+        scores::<S, Q, B>(a, keys, &queries, block, blocks);
         block += B;
     }
-    while block + 4 <= blocks {
-        scores::<S, Q, 4>(a, keys, &queries, block);
-        block += 4;
-    }
-    while block + 2 <= blocks {
-        scores::<S, Q, 2>(a, keys, &queries, block);
-        block += 2;
-    }
-    if block < blocks {
-        scores::<S, Q, 1>(a, keys, &queries, block);
+    // Several sums side by side hide each other's latency, so a part of a tile is cheaper than its blocks in turn.
+    match blocks - block {
+        0 => {}
+        1 => scores::<S, Q, 1>(a, keys, &queries, block, blocks),
+        2 => scores::<S, Q, 2>(a, keys, &queries, block, blocks),
+        3 | 4 => scores::<S, Q, 4>(a, keys, &queries, block, blocks),
+        _ => scores::<S, Q, B>(a, keys, &queries, block, blocks),
     }
 
     let mut scale = [0f32; Q];
@@ -109,17 +106,18 @@ unsafe fn tile<S: Simd, const Q: usize, const B: usize>(a: &Attention<'_>, head:
     }
 }
 
-/// Query times key for `B` blocks from `block` on.
+/// Query times key for `B` blocks from `block` on, as far as there are any.
 #[inline(always)]
 unsafe fn scores<S: Simd, const Q: usize, const B: usize>(
     a: &Attention<'_>,
     keys: usize,
     queries: &[*const f32; Q],
     block: usize,
+    blocks: usize,
 ) {
     let mut pages = [std::ptr::null::<f32>(); B];
     for b in 0..B {
-        pages[b] = a.blocks.get_unchecked(block + b).add(keys);
+        pages[b] = a.blocks.get_unchecked((block + b).min(blocks - 1)).add(keys);
     }
     let mut sums = [[S::splat(0.0); B]; Q];
     for i in 0..a.key_width {
@@ -135,7 +133,7 @@ unsafe fn scores<S: Simd, const Q: usize, const B: usize>(
         }
     }
     for q in 0..Q {
-        for b in 0..B {
+        for b in 0..B.min(blocks - block) {
             S::store(a.scores.add(q * a.score_stride + (block + b) * LANES), sums[q][b]);
         }
     }

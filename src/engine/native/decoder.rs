@@ -10,10 +10,10 @@
 use super::attention::{Attention, MAX_QUERIES};
 use super::gemm::Gemm;
 use super::kernels::{Instructions, Kernels};
+use super::layer::{Layer, Tensors, line};
 use super::memory::{Lines, Matrix, Packed, padded};
 use super::pointwise::{RmsNorm, Rotary, SwiGlu};
 use super::simd::LANES;
-use std::borrow::Cow;
 
 /// The shape and constants of a model.
 #[derive(Debug, Clone, Copy)]
@@ -34,56 +34,6 @@ pub struct Shape {
     pub eps: f32,
     /// Positions at most.
     pub context: usize,
-}
-
-/// Weights as a checkpoint stores them: row-major `[outputs, inputs]`, f32.
-#[derive(Debug)]
-pub struct Tensors<'a> {
-    /// `[vocab, hidden]`.
-    pub embedding: &'a [f32],
-    /// One per layer.
-    pub layers: Vec<LayerTensors<'a>>,
-    /// `[hidden]`, the final norm.
-    pub norm: &'a [f32],
-    /// `[vocab, hidden]`; the embedding again where the model ties them.
-    pub unembedding: &'a [f32],
-    /// `[1, hidden]`, the linear reward head, if there is one.
-    pub score: Option<&'a [f32]>,
-    /// `[head_dim / 2]` rotary frequencies, in radians per position.
-    pub frequencies: &'a [f32],
-}
-
-/// The weights of one layer, `[outputs, inputs]`.
-#[derive(Debug)]
-pub struct LayerTensors<'a> {
-    /// `[hidden]`, the norm before attention.
-    pub attention_norm: &'a [f32],
-    /// `[heads * head_dim, hidden]`.
-    pub query: &'a [f32],
-    /// `[kv_heads * head_dim, hidden]`.
-    pub key: &'a [f32],
-    /// `[kv_heads * head_dim, hidden]`.
-    pub value: &'a [f32],
-    /// `[hidden, heads * head_dim]`.
-    pub output: &'a [f32],
-    /// `[hidden]`, the norm before the feed-forward layer.
-    pub mlp_norm: &'a [f32],
-    /// `[intermediate, hidden]`.
-    pub gate: &'a [f32],
-    /// `[intermediate, hidden]`.
-    pub up: &'a [f32],
-    /// `[hidden, intermediate]`.
-    pub down: &'a [f32],
-}
-
-#[derive(Debug)]
-struct Layer {
-    attention_norm: Lines,
-    qkv: Packed,
-    output: Packed,
-    mlp_norm: Lines,
-    gate_up: Packed,
-    down: Packed,
 }
 
 /// Packed weights, shared by all worker threads.
@@ -392,66 +342,4 @@ impl Decoder {
     pub(super) fn kernels(&self) -> &'static Kernels {
         self.kernels
     }
-}
-
-impl Layer {
-    fn new<'a>(shape: &Shape, half: usize, value_width: usize, t: &LayerTensors<'a>) -> Self {
-        let (hidden, dim) = (shape.hidden, shape.head_dim);
-        let query_columns = shape.heads * 2 * half;
-        let key_columns = shape.kv_heads * 2 * half;
-        // A head of queries or keys is two halves, each padded to whole vectors.
-        let rotated = |w: &'a [f32], column: usize| -> Option<&'a [f32]> {
-            let (head, side, j) = (column / (2 * half), column / half % 2, column % half);
-            let row = head * dim + side * (dim / 2) + j;
-            if j < dim / 2 { w.get(row * hidden..(row + 1) * hidden) } else { None }
-        };
-        let width = padded(shape.intermediate);
-        Layer {
-            attention_norm: line(t.attention_norm),
-            qkv: Packed::new(hidden, query_columns + key_columns + shape.kv_heads * value_width, |column| {
-                if column < query_columns {
-                    return rotated(t.query, column);
-                }
-                if column < query_columns + key_columns {
-                    return rotated(t.key, column - query_columns);
-                }
-                let column = column - query_columns - key_columns;
-                let (head, j) = (column / value_width, column % value_width);
-                let row = head * dim + j;
-                if j < dim { t.value.get(row * hidden..(row + 1) * hidden) } else { None }
-            }),
-            output: {
-                let weights = spread_heads(t.output, shape.heads, dim, value_width);
-                let k = shape.heads * value_width;
-                Packed::new(k, hidden, |column| weights.get(column * k..(column + 1) * k))
-            },
-            mlp_norm: line(t.mlp_norm),
-            gate_up: Packed::new(hidden, 2 * width, |column| {
-                let (w, row) = if column < width { (t.gate, column) } else { (t.up, column - width) };
-                w.get(row * hidden..(row + 1) * hidden)
-            }),
-            down: Packed::new(shape.intermediate, hidden, |column| {
-                t.down.get(column * shape.intermediate..(column + 1) * shape.intermediate)
-            }),
-        }
-    }
-}
-
-/// A vector of weights, padded with zeros.
-fn line(w: &[f32]) -> Lines {
-    let mut line = Lines::zeroed(w.len());
-    line.as_mut_slice()[..w.len()].copy_from_slice(w);
-    line
-}
-
-/// `[rows, heads * dim]` with each head widened to `width` inputs by zeros.
-fn spread_heads(w: &[f32], heads: usize, dim: usize, width: usize) -> Cow<'_, [f32]> {
-    if dim == width || heads == 0 {
-        return Cow::Borrowed(w);
-    }
-    let mut out = vec![0.0; w.len() / dim * width];
-    for (to, from) in out.chunks_exact_mut(width).zip(w.chunks_exact(dim)) {
-        to[..dim].copy_from_slice(from);
-    }
-    Cow::Owned(out)
 }

@@ -11,11 +11,14 @@
 #![warn(missing_docs, unreachable_pub)]
 // Kernel bodies are unsafe from end to end; a block around each line would say nothing.
 #![allow(unsafe_op_in_unsafe_fn)]
+// Tiles are indexed by row and column as in the formulas; iterators over one of several arrays would hide that.
+#![allow(clippy::needless_range_loop)]
 
 mod attention;
 mod decoder;
 mod gemm;
 mod kernels;
+mod layer;
 mod memory;
 mod pointwise;
 mod sample;
@@ -23,8 +26,9 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use decoder::{Decoder, LayerTensors, Scratch, Shape, Span, Tensors};
+pub use decoder::{Decoder, Scratch, Shape, Span};
 pub use kernels::Instructions;
+pub use layer::{LayerTensors, Tensors};
 pub use memory::Lines;
 pub use sample::{Choice, Sampler};
 pub use simd::LANES;

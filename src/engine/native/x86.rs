@@ -59,6 +59,20 @@ impl Simd for Avx512 {
         let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
         _mm512_mul_ps(v, _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f80_0000))))
     }
+    #[inline(always)]
+    unsafe fn sum(v: Self::V) -> f32 {
+        Avx2::sum(halves(v))
+    }
+    #[inline(always)]
+    unsafe fn maximum(v: Self::V) -> f32 {
+        Avx2::maximum(halves(v))
+    }
+}
+
+#[inline(always)]
+unsafe fn halves(v: __m512) -> (__m256, __m256) {
+    let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
+    (_mm512_castps512_ps256(v), _mm256_castpd_ps(high))
 }
 
 /// AVX2 with FMA: two 256-bit registers.
@@ -118,6 +132,20 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn scale(v: Self::V, shifted: Self::V) -> Self::V {
         (scale_half(v.0, shifted.0), scale_half(v.1, shifted.1))
+    }
+    #[inline(always)]
+    unsafe fn sum(v: Self::V) -> f32 {
+        let v = _mm256_add_ps(v.0, v.1);
+        let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
+    }
+    #[inline(always)]
+    unsafe fn maximum(v: Self::V) -> f32 {
+        let v = _mm256_max_ps(v.0, v.1);
+        let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_max_ss(v, _mm_shuffle_ps::<1>(v, v)))
     }
 }
 
