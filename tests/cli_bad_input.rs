@@ -33,8 +33,8 @@ fn a_wrong_configuration_is_code_2() {
     let missing = line(nothing.path(), &["run"], 2);
     assert!(missing.contains("salmon.toml: cannot be read; `salmon init` writes a starter"), "{missing}");
     for (from, to, says) in [
-        ("temperature = 0.8", "temprature = 0.8", "salmon.toml:"),
-        ("temperature = 0.8", "temprature = 0.8", "unknown field `temprature`"),
+        ("temperature = 0.6", "temprature = 0.6", "salmon.toml:"),
+        ("temperature = 0.6", "temprature = 0.6", "unknown field `temprature`"),
         ("samples = 5 ", "samples = \"many\" ", "salmon.toml:"),
         ("noise = 0.02 ", "noise = 2.0 ", "salmon.toml: preferences.noise: must lie between 0 and 1"),
         ("[judge]", "[judge", "salmon.toml:"),

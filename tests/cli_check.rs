@@ -57,12 +57,12 @@ fn a_starter_passes_the_check_and_says_what_it_costs() {
             .filter(|cell| !cell.is_empty())
             .collect::<Vec<_>>()
     };
-    // 215 prompts, 5 answers; 3 rounds of 2; a pair each; 10 principles in two orders; 16 passes.
+    // 215 prompts, 5 answers; 3 rounds of 2; a pair each; 10 principles in two orders; 12 passes.
     assert_eq!(cost("demonstrations")[..2], ["1 075", "1 075"]);
     assert_eq!(cost("responses")[..2], ["1 290", "1 290"]);
     assert_eq!(cost("pairs")[..2], ["645", "0"]);
     assert_eq!(cost("judgments")[..2], ["6 450", "12 900"]);
-    assert_eq!(cost("preferences")[..2], ["10 320", "0"]);
+    assert_eq!(cost("preferences")[..2], ["7 740", "0"]);
     assert_eq!(cost("policy:brief")[0], "2 560");
     assert_eq!(cost("evaluate:policy:sft")[..2], ["240", "720"]);
 }
