@@ -263,6 +263,13 @@ fn answers_must_be_one_token_and_templates_must_fit() {
 }
 
 #[test]
+fn a_base_that_the_run_makes_is_a_stage_with_a_cost() {
+    let folder = starter();
+    let out = check(folder.path(), &["--set", "model.base=pretrain"]).ok();
+    assert!(out.lines().any(|line| line.starts_with("base ") && line.ends_with(" M")), "{out}");
+}
+
+#[test]
 fn a_check_against_a_run_says_what_it_has() {
     let config = format!("{}/config.toml", tiny());
     let ran = salmon(&["check", "--config", &config, "--run", tiny()]);

@@ -88,8 +88,8 @@ fn the_page_holds_the_figures() {
     assert!(text.contains("brief → brief-kind: with Polite"), "the intervention");
     let answer = &ask("select response from responses where sample = 0 order by prompt_id limit 1")[0];
     assert!(text.contains(answer["response"].as_str().unwrap()), "{answer}");
-    // Two plots of the judge, four of the reward model, curves of SFT (2), reward (2) and PPO (3), rows, intervention.
-    assert_eq!(page.matches("<svg ").count(), 15, "{}", page.matches("<svg ").count());
+    // Rows; two of the judge; four of the reward model; curves of SFT (2), reward (2) and PPO (4); the intervention.
+    assert_eq!(page.matches("<svg ").count(), 16);
 }
 
 #[test]

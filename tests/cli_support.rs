@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
 use arrow::json::ReaderBuilder;
+use arrow::json::writer::JsonArray;
 use parquet::arrow::ArrowWriter;
 use salmon::table;
 use serde_json::Value;
@@ -137,9 +138,17 @@ pub(crate) fn starter() -> tempfile::TempDir {
     folder
 }
 
-/// The rows of a statement over the tiny run.
+/// The rows of a statement over the tiny run, without a process of its own.
 pub(crate) fn ask(sql: &str) -> Vec<Value> {
-    salmon(&["sql", "--run", tiny(), "--format", "json", "-c", sql]).rows()
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let batches = runtime.block_on(async {
+        let ctx = salmon::cli::sql::session(tiny()).await.unwrap();
+        salmon::query::sql(&ctx, sql, &Default::default()).await.unwrap().collect().await.unwrap()
+    });
+    let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
+    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    writer.finish().unwrap();
+    serde_json::from_slice(&writer.into_inner()).unwrap()
 }
 
 /// Rows of a table as a batch in which every column may be null.

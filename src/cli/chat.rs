@@ -33,7 +33,7 @@ pub struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// Sampling temperature, 0 for the likeliest answer; without it that of the rollouts
-    #[arg(long, value_name = "T", value_parser = temperature)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
     pub temperature: Option<f64>,
     /// Most tokens of an answer; without it as in training
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]

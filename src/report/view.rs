@@ -138,15 +138,17 @@ fn reward(facts: &Facts) -> Value {
 }
 
 /// What is drawn of the metrics: a title, the metric, and whether it is that of policies (one line each).
-const CURVES: [(&str, &str, &str); 8] = [
+const CURVES: [(&str, &str, &str); 10] = [
+    ("Base model: loss", "base", "loss"),
     ("SFT: loss", "sft", "loss"),
     ("SFT: token accuracy", "sft", "mean_token_accuracy"),
     ("Reward pre-training: accuracy", "reward_pretraining", "accuracy"),
     ("Reward model: loss", "reward", "loss"),
     ("Reward model: accuracy in training", "reward", "accuracy"),
-    ("PPO: score of the reward model", "policy:", "objective/scores"),
-    ("PPO: score less KL penalty", "policy:", "objective/rlhf_reward"),
+    ("PPO: score of the reward model", "policy:", "score"),
+    ("PPO: shaped reward less KL penalty", "policy:", "objective/rlhf_reward"),
     ("PPO: KL to the SFT policy, nats per response", "policy:", "objective/kl"),
+    ("PPO: tokens per response", "policy:", "tokens"),
 ];
 
 fn curves(rows: &[CurveRow]) -> Vec<Value> {

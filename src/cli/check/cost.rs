@@ -14,6 +14,7 @@ use crate::Result;
 use crate::config::{Config, Ppo};
 use crate::principle::{Library, Principle, Templates};
 use crate::stage::{Planned, State};
+use crate::world::curriculum::Options as Curriculum;
 
 /// Prompts that are measured.
 const MEASURED: usize = 512;
@@ -177,6 +178,7 @@ fn of(stage: &str, config: &Config, library: &Library, data: &Data, sizes: &Size
     let scored = sizes.reward as f64 + sizes.mean + config.reward.max_response_tokens.min(r.max_tokens) as f64;
     let judgment = sizes.judge as f64 + sizes.mean + 2.0 * config.judge.max_response_tokens.min(r.max_tokens) as f64;
     Ok(match stage {
+        "base" => Cost { rows: 0, calls: 0, tokens: Curriculum::default().max_tokens as f64 },
         "principles" => cost(library.principles.len() as u64, 0, 0.0),
         "prompts" => cost(train + data.test, 0, 0.0),
         "demonstrations" => {

@@ -17,15 +17,12 @@ pub(super) struct Model {
     pub(super) tokenizer: Tokenizer,
 }
 
-/// Looks at the folder; `None` for one that cannot be used, or that the run will make.
+/// Looks at the folder; `None` for one that cannot be used. A base that the run makes has the layout of the one that
+/// salmon ships.
 pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mut Report) -> Result<Option<Model>> {
     let place = places.of("model.base");
     let path = match config.model.base.as_str() {
-        "pretrain" => {
-            report.ok("model: the run makes its own base")?;
-            return Ok(None);
-        }
-        "pocket" => world::base::folder()?,
+        "pocket" | "pretrain" => world::base::folder()?,
         path => folder.join(path),
     };
     if !path.is_dir() {
