@@ -133,8 +133,14 @@ fn copy(from: &Path, to: &Path) {
 
 /// A folder as `salmon init` writes it.
 pub(crate) fn starter() -> tempfile::TempDir {
+    static STARTER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let made = STARTER.get_or_init(|| {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        salmon_in(folder.path(), &["init"], "").ok();
+        folder
+    });
     let folder = tempfile::tempdir().unwrap();
-    salmon_in(folder.path(), &["init"], "").ok();
+    copy(made.path(), folder.path());
     folder
 }
 
