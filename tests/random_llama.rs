@@ -80,16 +80,18 @@ fn weights(vocab: usize, shape: Shape, seed: u64) -> BTreeMap<String, Tensor> {
     let mut norms = vec!["model.norm.weight".to_string()];
     for layer in 0..shape.layers {
         let at = |name: &str| format!("model.layers.{layer}.{name}.weight");
+        // Sharp attention: what the model says depends on a few places of its prompt, not on all of them alike.
         let projections = [
-            ("self_attn.q_proj", hidden, hidden),
-            ("self_attn.k_proj", hidden / 2, hidden),
-            ("self_attn.v_proj", hidden / 2, hidden),
-            ("self_attn.o_proj", hidden, hidden),
-            ("mlp.gate_proj", inner, hidden),
-            ("mlp.up_proj", inner, hidden),
-            ("mlp.down_proj", hidden, inner),
+            ("self_attn.q_proj", hidden, hidden, 2.0),
+            ("self_attn.k_proj", hidden / 2, hidden, 2.0),
+            ("self_attn.v_proj", hidden / 2, hidden, 1.0),
+            ("self_attn.o_proj", hidden, hidden, 2.0),
+            ("mlp.gate_proj", inner, hidden, 1.0),
+            ("mlp.up_proj", inner, hidden, 1.0),
+            ("mlp.down_proj", hidden, inner, 1.0),
         ];
-        matrices.extend(projections.map(|(name, out, input)| (at(name), out, input, 1.0 / (input as f64).sqrt())));
+        let scaled = |gain: f64, input: usize| gain / (input as f64).sqrt();
+        matrices.extend(projections.map(|(name, out, input, gain)| (at(name), out, input, scaled(gain, input))));
         norms.extend(["input_layernorm", "post_attention_layernorm"].map(at));
     }
     let mut tensors = BTreeMap::new();
