@@ -72,10 +72,11 @@ fn configuration_principles_and_templates() {
         assert!(recipe.contains(from), "{from}");
         recipe.replace(from, to)
     };
+    let at = |line: &str| format!("salmon.toml:{}", 1 + recipe.lines().position(|l| l == line).unwrap());
     let bad = |text: String, says: &[&str]| refused_with(&desk, "salmon.toml", text, &[], 2, says);
-    bad(with("seed = 1", "seed = = 1"), &["salmon.toml:3"]);
-    bad(with("seed = 1", "seeed = 1"), &["salmon.toml:3", "seeed"]);
-    bad(with("passes = 2", "passes = \"two\""), &["salmon.toml", "passes"]);
+    bad(with("seed = 1", "seed = = 1"), &[&at("seed = 1")]);
+    bad(with("seed = 1", "seeed = 1"), &[&at("seed = 1"), "seeed"]);
+    bad(with("passes = 2", "passes = \"two\""), &[&at("passes = 2"), "two"]);
     bad(with("passes = 2", "noise = 2.0"), &["salmon.toml", "preferences.noise", "between 0 and 1"]);
     bad(with("\"harmless\"]\n\n[self", "\"harmful\"]\n\n[self"), &["harmful"]);
     bad(with("[\"No Self-Praise\"]", "[\"No Self-Prays\"]"), &["policies.harmless", "No Self-Prays", "No Self-Praise"]);
@@ -94,7 +95,7 @@ fn configuration_principles_and_templates() {
     desk.write("salmon.toml", with("\"harmless\"]\n\n[self", "\"harmless\", \"mine.toml\"]\n\n[self"));
     refused(&desk, &[], &[], 2, &["mine.toml"]);
     refused_with(&desk, "mine.toml", principle.replace("sets", "setts"), &[], 2, &["mine.toml:4", "setts"]);
-    refused_with(&desk, "mine.toml", principle, &[], 2, &["mine.toml:1", "negative"]);
+    refused_with(&desk, "mine.toml", principle, &[], 2, &["mine.toml:2", "negative"]);
     desk.write("salmon.toml", &recipe);
     refused_with(&desk, "templates/chat.jinja", "{{ instruction", &[], 2, &["chat.jinja"]);
     refused_with(&desk, "templates/chat.jinja", "{{ instructions }}", &[], 2, &["chat.jinja", "instructions"]);

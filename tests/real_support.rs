@@ -113,8 +113,10 @@ fn trees() -> Vec<Value> {
     trees.push(tree(90, "en", "Gone?", true));
     trees.push(tree(91, "en", QUESTIONS[1].1, false));
     // Long, but not beyond the context of a usual model.
-    let long: Vec<String> = (0..24).map(|i| format!("{i}. {}", QUESTIONS[i % QUESTIONS.len()].1)).collect();
-    trees.push(tree(92, "en", &long.join("\n"), false));
+    for (id, questions) in [(92, 24), (93, 48), (94, 60)] {
+        let long: Vec<String> = (0..questions).map(|i| format!("{i}. {}", QUESTIONS[i % QUESTIONS.len()].1)).collect();
+        trees.push(tree(id, "en", &long.join("\n"), false));
+    }
     trees
 }
 

@@ -15,7 +15,7 @@ use super::models::single_token;
 use super::sft::end_token;
 use crate::config::{Config, Dtype};
 use crate::model::{ModelConfig, Tokenizer};
-use crate::principle::{Library, Templates};
+use crate::principle::{Finding, Library, Templates};
 use crate::{Error, Result, torch, world};
 
 /// Where the base model comes from.
@@ -62,6 +62,7 @@ impl Setup {
         let library = Library::load(folder, &config.principles.files)?.checked()?;
         let templates = config.templates.folder.as_ref().map(|path| folder.join(path));
         let templates = Templates::load(templates.as_deref(), &library)?;
+        Finding::first(templates.check())?;
         let base = match config.model.base.as_str() {
             "pocket" => hashed(world::base::folder()?)?,
             "pretrain" => Base::Pretrained,
