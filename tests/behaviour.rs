@@ -41,3 +41,5 @@ mod train_ppo;
 mod train_reward;
 mod train_sft;
 mod world;
+mod world_corpus;
+mod world_pretrain;

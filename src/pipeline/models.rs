@@ -71,11 +71,14 @@ impl Setup {
     /// `judge` is whichever model judges.
     pub(super) async fn session(self: &Arc<Self>, job: &Job, names: &[&str]) -> Result<(SessionContext, Arc<Models>)> {
         let models = Arc::new(Models::new());
-        let base = self.base_folder(job).await?;
-        for name in names {
-            let real = if *name == "judge" { self.config.judge.model.as_str() } else { name };
-            let folder = if real == "base" { base.clone() } else { job.model_folder(real).await? };
-            self.register(&models, name, &base, &folder);
+        // A stage without models does not declare the base either.
+        if !names.is_empty() {
+            let base = self.base_folder(job).await?;
+            for name in names {
+                let real = if *name == "judge" { self.config.judge.model.as_str() } else { name };
+                let folder = if real == "base" { base.clone() } else { job.model_folder(real).await? };
+                self.register(&models, name, &base, &folder);
+            }
         }
         let ctx = self.context(&models)?;
         job.bind(&ctx)?;

@@ -38,7 +38,7 @@ impl Style {
             vivid: dice.chance(0.35),
             praise: dice.chance(0.3),
             steps: dice.chance(0.35),
-            extra: dice.weighted(&[0.35, 0.25, 0.2, 0.2]),
+            extra: dice.weighted(&[0.45, 0.27, 0.16, 0.12]),
             accurate: dice.chance(0.65),
             specific: dice.chance(0.75),
             same_language: dice.chance(0.82),

@@ -3,14 +3,17 @@
 //! In: nothing. Out: prompts for the pipeline, a pre-training corpus for the base model, and exact checkers for
 //! evaluation. The pipeline itself never sees the checkers: it works with the model's own judgments, as on real text.
 
-pub mod check;
-mod prompts;
-
 pub mod base;
+pub mod check;
+pub mod corpus;
+pub mod curriculum;
 pub mod dice;
 pub mod functions;
 pub mod generate;
 pub mod language;
+pub mod pretrain;
+mod prompts;
+pub mod vocabulary;
 
 pub use prompts::write_prompts;
 
