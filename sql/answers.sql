@@ -1,6 +1,7 @@
 -- answers: a policy answers test prompts; evaluation aggregates these rows.
 -- In:  prompts (split = test); the models `policy` and `sft`.
--- Out: one row per prompt and sample; kl = log p - log q of the response against the SFT policy, nats.
+-- Out: one row per prompt and sample; kl = log p - log q of the response against the SFT policy, nats. A prompt
+--      beyond the model's context has an empty response and no kl; its finish_reason is prompt_too_long.
 with drawn as (
   select *, row_number() over (order by uniform($seed, 'evaluate', prompt_id), prompt_id) as draw
   from prompts where split = 'test'
@@ -24,5 +25,4 @@ compared as (
 select prompt_id, instruction, sample, trim(answer['response']) as response, answer['tokens'] as tokens,
   answer['finish_reason'] as finish_reason, list_sum(logprobs) - list_sum(ref_logprobs) as kl
 from compared
-where answer['finish_reason'] <> 'prompt_too_long'
 order by prompt_id, sample

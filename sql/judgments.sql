@@ -2,6 +2,7 @@
 -- In:  pairs, principles; the model `judge`.
 -- Out: score = logit(first answer token) - logit(second); score_ba with the sign turned, so that positive always
 --      favours the first response. Rows of a pair stand together, so that their long common prefix is read once.
+--      A judge's prompt beyond the model's context has no scores; its verdict is `unread`.
 with asked as (
   select p.*, c.name as principle, c.definition,
     truncate_tokens('judge', p.instruction, $max_query_tokens, 'left') as query,
@@ -25,7 +26,8 @@ scored as (
 )
 select prompt_id, instruction, language, split, sample_1, sample_2, response_1, response_2, principle,
   score_ab, score_ba,
-  case when score_ab > 0 and score_ba > 0 then 'first'
+  case when score_ab is null or score_ba is null then 'unread'
+       when score_ab > 0 and score_ba > 0 then 'first'
        when score_ab < 0 and score_ba < 0 then 'second'
        else 'tie' end as verdict
 from scored

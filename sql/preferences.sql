@@ -12,7 +12,7 @@ variances as (
 -- s_p = mean of both orders / variance_p where the orders agree, else 0.
 normalised as (
   select j.*, c.definition, c.negative_definition,
-    case when j.verdict = 'tie' or coalesce(v.variance, 0) = 0 then 0.0
+    case when j.verdict in ('tie', 'unread') or coalesce(v.variance, 0) = 0 then 0.0
          else (j.score_ab + j.score_ba) / 2 / v.variance end as s
   from judgments j
     join principles c on c.name = j.principle
@@ -50,7 +50,8 @@ grouped as (
     array_agg(named_struct('name', principle, 'negated', negated, 'text', text, 'score', score) order by place) as principles,
     array_agg(principle order by place) as names,
     first_value(principle order by abs(score) desc, place) as dominant,
-    first_value(score order by abs(score) desc, place) as score
+    first_value(score order by abs(score) desc, place) as score,
+    bool_or(verdict = 'unread') as unread
   from shown
   group by prompt_id, sample_1, sample_2, pass, instruction, language, split, response_1, response_2
 ),
@@ -88,6 +89,7 @@ decided as (
     case
       when coalesce(wrong_1, false) and coalesce(wrong_2, false) then 'both_wrong_language'
       when held_out then 'held_out'
+      when rule is null and unread then 'unread'
       when rule is null and score = 0 then 'tie'
     end as drop_reason,
     uniform($seed, 'noise', pass, prompt_id, sample_1, sample_2)

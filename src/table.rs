@@ -150,7 +150,7 @@ pub fn responses() -> Table {
             column("sample", INT, "which sample of the prompt, from 0"),
             column("response", TEXT, "its text, after cutting"),
             column("tokens", INT, "tokens sampled"),
-            column("finish_reason", TEXT, "stop or length"),
+            column("finish_reason", TEXT, "stop, length or prompt_too_long"),
             column("logprob", REAL, "sum of the sampled tokens' log-probabilities, nats, at temperature 1"),
             column("kept", FLAG, "whether it may enter a pair"),
             optional("drop_reason", TEXT, "why not: too_short, unfinished, prompt_too_long"),
@@ -193,9 +193,9 @@ pub fn judgments() -> Table {
             column("response_1", TEXT, "the first response"),
             column("response_2", TEXT, "the second response"),
             column("principle", TEXT, "the principle's name"),
-            column("score_ab", REAL, "logit(a) - logit(b), the first response shown as (a)"),
-            column("score_ba", REAL, "the same with the order turned, sign turned back: positive favours the first"),
-            column("verdict", TEXT, "first, second, or tie when the orders disagree"),
+            optional("score_ab", REAL, "logit(a) - logit(b), the first response shown as (a); null when unread"),
+            optional("score_ba", REAL, "the same with the order turned, sign turned back: positive favours the first"),
+            column("verdict", TEXT, "first, second, tie when the orders disagree, unread beyond the context"),
         ],
     }
 }
@@ -219,7 +219,7 @@ pub fn preferences() -> Table {
             column("first", FLAG, "whether chosen is shown first in the training batch"),
             column("split", TEXT, "train or test"),
             column("kept", FLAG, "whether the reward model trains on it"),
-            optional("drop_reason", TEXT, "why not: tie, both_wrong_language, held_out"),
+            optional("drop_reason", TEXT, "why not: tie, both_wrong_language, held_out, unread"),
         ],
     }
 }

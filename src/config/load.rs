@@ -25,9 +25,12 @@ pub fn parse(place: &str, text: &str, overrides: &[String]) -> Result<Config> {
     let config: Config = if overrides.is_empty() {
         toml::from_str(text).map_err(|e| located(place, text, &e))?
     } else {
-        toml::Value::Table(tree)
-            .try_into()
-            .map_err(|e: toml::de::Error| Error::config(format!("{place} with --set"), first_line(&e)))?
+        toml::Value::Table(tree).try_into().map_err(|e: toml::de::Error| {
+            // What is wrong without the overrides as well is on a line of the file.
+            let file = toml::from_str::<Config>(text).err().filter(|file| file.message() == e.message());
+            let overridden = || Error::config(format!("{place} with --set"), first_line(&e));
+            file.map_or_else(overridden, |file| located(place, text, &file))
+        })?
     };
     config.check(place)?;
     Ok(config)

@@ -54,7 +54,16 @@ pub struct RewardPretraining {
     /// Most tokens of the response, cut from the right.
     pub max_response_tokens: i64,
     /// The trainer.
+    #[serde(deserialize_with = "over_pretraining_defaults")]
     pub trainer: RewardConfig,
+}
+
+/// A trainer's table on top of the defaults of pre-training, which are not those of the type.
+fn over_pretraining_defaults<'de, D: serde::Deserializer<'de>>(given: D) -> Result<RewardConfig, D::Error> {
+    let given = toml::Table::deserialize(given)?;
+    let mut table = toml::Table::try_from(RewardPretraining::default().trainer).map_err(serde::de::Error::custom)?;
+    table.extend(given);
+    table.try_into().map_err(|e: toml::de::Error| serde::de::Error::custom(e.message()))
 }
 
 impl Default for RewardPretraining {

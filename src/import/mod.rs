@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 
+pub(crate) use read::guarded;
 pub use reason::Reason;
 pub use summary::{FileSummary, Summary};
 pub use tables::{dropped, human_preferences};

@@ -15,6 +15,7 @@
 
 mod base;
 mod evaluate;
+mod files;
 mod models;
 mod policy;
 mod reward;

@@ -95,9 +95,17 @@ impl Setup {
     pub fn register(self: &Arc<Self>, models: &Models, name: &str, base: &Path, folder: &Path) {
         let (setup, base, folder) = (Arc::clone(self), base.to_path_buf(), folder.to_path_buf());
         let for_tokenizer = base.clone();
+        let rewards = name == "reward";
         models.register_with_tokenizer(
             name,
-            move || Ok(Arc::new(setup.engine(&setup.open(&base, &folder)?, &base)?) as Arc<dyn Inference>),
+            move || {
+                let mut network = setup.open(&base, &folder)?;
+                // The folder holds a linear head; a Yes/No head is in the configuration only.
+                if rewards {
+                    network = setup.with_reward_head(network, &Tokenizer::open(&base)?)?;
+                }
+                Ok(Arc::new(setup.engine(&network, &base)?) as Arc<dyn Inference>)
+            },
             move || Ok(Arc::new(Tokenizer::open(&for_tokenizer)?)),
         );
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionContext, col, lit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tch::Tensor;
@@ -102,6 +102,14 @@ fn principles(setup: &Setup, policy: &Policy) -> Result<Vec<Value>> {
                 "weight": p.weight, "tags": p.tags, "always": false}));
         }
     }
+    // With nothing to show, a rollout would have no reward prompt.
+    let shown = |row: &Value| row["always"] == true || row["weight"].as_f64().is_some_and(|weight| weight > 0.0);
+    if !rows.iter().any(shown) {
+        return Err(Error::config(
+            format!("{place}.draw_set"),
+            "has no principle with a weight above 0 to draw; list some under `principles`, or give them weights",
+        ));
+    }
     Ok(rows)
 }
 
@@ -160,14 +168,20 @@ impl Course {
         let ctx = setup.context(&models)?;
         job.bind(&ctx)?;
         tables(setup, &ctx, shown)?;
-        let prompts = query::sql(&ctx, PROMPTS_SQL, &settings.params()).await?.cache().await?;
+        let context = policy.config().max_position_embeddings;
+        let fitting = settings.clone().with("context", context as i64);
+        let prompts = query::sql(&ctx, PROMPTS_SQL, &fitting.params()).await?.cache().await?;
         let count = prompts.clone().count().await?;
+        let all = ctx.table("prompts").await?.filter(col("split").eq(lit("train")))?.count().await?;
         if count == 0 {
-            return Err(Error::data(
-                name,
-                "no training prompt has a length within ppo.min_prompt_tokens and ppo.max_prompt_tokens",
-            ));
+            let problem = format!(
+                "none of the {all} training prompts has a length within ppo.min_prompt_tokens and \
+                 ppo.max_prompt_tokens that fits the model's context of {context}"
+            );
+            return Err(Error::data(name, problem));
         }
+        let mut recorder = Recorder::default();
+        recorder.add(name, 0, &[("prompts/used", count as f64), ("prompts/left_out", (all - count) as f64)]);
         ctx.register_table("ppo_prompts", prompts.into_view())?;
 
         let epoch = count.div_ceil(ppo.trainer.batch_size);
@@ -182,7 +196,7 @@ impl Course {
             engine,
             tokenizer,
             trainer,
-            recorder: Recorder::default(),
+            recorder,
             scale: Scale::default(),
             steps,
             checkpoint_seconds: setup.config.checkpoint_seconds,
@@ -234,6 +248,14 @@ impl Course {
             texts(&rows, "prompt")?.iter().map(|p| self.tokenizer.encode(p, true)).collect::<Result<Vec<_>>>()?;
         let responses = token_lists(&rows, "response_ids")?;
         let rewards = numbers(&rows, "reward")?;
+        if let Some(slot) = numbers(&rows, "score")?.iter().position(|score| score.is_nan()) {
+            let ids = texts(&rows, "prompt_id")?;
+            return Err(Error::data(
+                format!("{} step {}, prompt {}", self.name, step + 1, ids.get(slot).copied().unwrap_or_default()),
+                "its reward prompt is longer than the model's context; lower reward.max_response_tokens, \
+                 reward.max_query_tokens or the number of principles that the policy shows",
+            ));
+        }
         let rollouts: Vec<Row> = queries
             .into_iter()
             .zip(responses)

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 
+use super::files::{data_files, file_table};
 use super::models::single_token;
 use super::rows::texts;
 use super::settings::Settings;
 use super::setup::Setup;
-use super::tables::{data_files, file_table};
 use super::training::{Order, train};
 use crate::config::RewardHead;
+use crate::import::human_preferences;
 use crate::model::{Head, Network, Tokenizer};
 use crate::stage::{Job, Stage};
 use crate::store::{Artifact, Lineage};
@@ -47,7 +48,9 @@ pub(super) fn pretraining(setup: &Arc<Setup>) -> Result<Option<Stage>> {
         let files = files.clone();
         async move {
             let (ctx, _models) = setup.session(&job, &["sft"]).await?;
-            file_table(&ctx, "human_preferences", &files).await?;
+            let mut columns = human_preferences().columns;
+            columns.retain(|column| ["prompt", "chosen", "rejected"].contains(&column.name));
+            file_table(&ctx, "human_preferences", columns, &files).await?;
             let start = job.model_folder("sft").await?;
             run(&setup, job, ctx, SQL, &params, PRETRAINING, start, trainer).await
         }
@@ -122,10 +125,12 @@ async fn run(
     }
     if pairs.is_empty() {
         let problem = format!("no preference was kept and fits the context of {context} tokens ({skipped} too long)");
-        return Err(Error::data(
-            format!("stage {name}"),
-            format!("{problem}; `select drop_reason, count(*) from preferences group by 1` says why"),
-        ));
+        let hint = if name == PRETRAINING {
+            "; look at the files of data.human_preferences"
+        } else {
+            "; `select drop_reason, count(*) from preferences group by 1` says why"
+        };
+        return Err(Error::data(format!("stage {name}"), problem + hint));
     }
     let key = setup.key(name);
     let plan = Plan { rows: pairs.len(), batch_size: config.batch_size, epochs: config.num_train_epochs, key };

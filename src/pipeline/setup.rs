@@ -11,8 +11,11 @@ use serde::Serialize;
 use serde_json::Value;
 use tch::{Device, Kind};
 
+use super::models::single_token;
+use super::sft::end_token;
 use crate::config::{Config, Dtype};
-use crate::principle::{Library, Templates};
+use crate::model::{ModelConfig, Tokenizer};
+use crate::principle::{Finding, Library, Templates};
 use crate::{Error, Result, torch, world};
 
 /// Where the base model comes from.
@@ -59,6 +62,7 @@ impl Setup {
         let library = Library::load(folder, &config.principles.files)?.checked()?;
         let templates = config.templates.folder.as_ref().map(|path| folder.join(path));
         let templates = Templates::load(templates.as_deref(), &library)?;
+        Finding::first(templates.check())?;
         let base = match config.model.base.as_str() {
             "pocket" => hashed(world::base::folder()?)?,
             "pretrain" => Base::Pretrained,
@@ -82,6 +86,7 @@ impl Setup {
             folder: folder.to_path_buf(),
         };
         setup.check_names()?;
+        setup.check_base()?;
         Ok(setup)
     }
 
@@ -122,6 +127,20 @@ impl Setup {
         let t = &self.config.templates;
         for name in [&t.self_align, &t.chat, &t.judge, &t.reward, &t.reward_rubric] {
             self.template(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Setup {
+    /// What of the base model can be known before a stage runs.
+    fn check_base(&self) -> Result<()> {
+        let Base::Folder { path, .. } = &self.base else { return Ok(()) };
+        end_token(&ModelConfig::open(path)?, path)?;
+        let tokenizer = Tokenizer::open(path)?;
+        let reward = self.config.reward.answers.iter().flatten().map(|text| ("reward.answers", text));
+        for (place, text) in self.config.judge.answers.iter().map(|text| ("judge.answers", text)).chain(reward) {
+            single_token(&tokenizer, place, text)?;
         }
         Ok(())
     }

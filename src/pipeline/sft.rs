@@ -1,5 +1,6 @@
 //! Stage `sft`: principle engraving, demonstrations -> the model `sft`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
@@ -11,7 +12,7 @@ use super::rows::{register, texts};
 use super::settings::Settings;
 use super::setup::Setup;
 use super::training::{Order, train};
-use crate::model::Tokenizer;
+use crate::model::{ModelConfig, Tokenizer};
 use crate::stage::{Job, Stage};
 use crate::store::Artifact;
 use crate::train::sft::{Example, SftTrainer};
@@ -44,7 +45,7 @@ async fn run(setup: &Arc<Setup>, job: Arc<Job>, params: &query::Params) -> Resul
     let base = setup.base_folder(&job).await?;
     let tokenizer = Tokenizer::open(&base)?;
     let network = setup.trainable(&base, &base, setup.key("sft/lora"))?;
-    let (context, end) = (network.config().max_position_embeddings, end_token(&network)?);
+    let (context, end) = (network.config().max_position_embeddings, end_token(network.config(), &base)?);
 
     let mut examples = Vec::new();
     let mut skipped = 0;
@@ -85,9 +86,11 @@ async fn run(setup: &Arc<Setup>, job: Arc<Job>, params: &query::Params) -> Resul
 }
 
 /// The token that ends an answer.
-pub(super) fn end_token(network: &crate::model::Network) -> Result<u32> {
-    let ids = &network.config().eos_token_ids;
-    ids.first().copied().ok_or_else(|| Error::model("config.json", "has no eos_token_id; answers could not end"))
+pub(super) fn end_token(config: &ModelConfig, folder: &Path) -> Result<u32> {
+    let none = || {
+        Error::model(folder.join("config.json").display(), "has no eos_token_id; answers could not end, name the token")
+    };
+    config.eos_token_ids.first().copied().ok_or_else(none)
 }
 
 impl Setup {

@@ -4,20 +4,20 @@
 //! where a model is asked.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
-use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
+use super::files::{data_files, file_table};
 use super::rows::register;
 use super::settings::Settings;
-use super::setup::{Setup, hash_file};
+use super::setup::Setup;
 use crate::stage::{Job, Stage};
 use crate::store::{Artifact, Lineage};
-use crate::{Error, Result, query};
+use crate::{Error, Result, query, table};
 
 /// Driver rows per shard: what a kill can cost.
 const SHARD_ROWS: u64 = 256;
@@ -166,32 +166,6 @@ fn principle_table(setup: &Arc<Setup>) -> Extra {
     })
 }
 
-/// Registers Parquet files as `name`.
-pub(super) async fn file_table(ctx: &SessionContext, name: &str, files: &[PathBuf]) -> Result<()> {
-    let paths: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
-    let options = ParquetReadOptions { file_extension: "", ..ParquetReadOptions::default() };
-    let table = ctx.read_parquet(paths, options).await?;
-    ctx.register_table(name, table.into_view())?;
-    Ok(())
-}
-
-/// The files of a configuration list, and their hashes as lineage parameters.
-pub(super) fn data_files(setup: &Setup, key: &str, files: &[String]) -> Result<(Vec<PathBuf>, Vec<Value>)> {
-    let paths: Vec<PathBuf> = files.iter().map(|file| setup.folder.join(file)).collect();
-    if paths.is_empty() {
-        return Err(Error::config(key, "names no files; `salmon import` makes them"));
-    }
-    let hashes = paths
-        .iter()
-        .map(|path| {
-            hash_file(path)
-                .map(|hash| Value::String(hash.to_hex().to_string()))
-                .map_err(|e| Error::data(path.display(), format!("named by {key}, cannot be read")).because(e))
-        })
-        .collect::<Result<_>>()?;
-    Ok((paths, hashes))
-}
-
 /// Stage `prompts`.
 pub(super) fn prompts(setup: &Arc<Setup>) -> Result<Stage> {
     const SQL: &str = include_str!("../../sql/prompts.sql");
@@ -204,7 +178,7 @@ pub(super) fn prompts(setup: &Arc<Setup>) -> Result<Stage> {
         let (setup, paths) = (Arc::clone(&setup), paths.clone());
         async move {
             let (ctx, _) = setup.session(&job, &[]).await?;
-            file_table(&ctx, "imported_prompts", &paths).await?;
+            file_table(&ctx, "imported_prompts", table::prompts().columns, &paths).await?;
             let rows = query::sql(&ctx, SQL, &Settings::default().params()).await?.execute_stream().await?;
             match job.write_table("prompts", rows).await? {
                 0 => {

@@ -10,6 +10,7 @@ mod open;
 mod parquet;
 
 pub(crate) use open::{files, open};
+pub(crate) use parquet::guarded;
 
 use super::clean;
 use super::reason::{Reason, Refusal};

@@ -35,7 +35,7 @@ thread_local! {
 }
 
 /// Runs calls into the Parquet library; a panic becomes an error and is not printed.
-fn guarded<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn guarded<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let previous = std::panic::take_hook();

@@ -18,7 +18,8 @@ static DOC: LazyLock<Documentation> = LazyLock::new(|| {
     documentation(
         SCALAR_SECTION,
         "The text itself if it has at most `max` tokens, else the text of `max` of them: side 'left' cuts at the left \
-         and keeps the end, 'right' cuts at the right and keeps the start. Special tokens leave no text.",
+         and keeps the end, 'right' cuts at the right and keeps the start. Special tokens and parts of a character \
+         leave no text.",
         "truncate_tokens(model, text, max, side)",
         &[
             ("model", "name of a model of the run; only its tokenizer is loaded"),
@@ -49,7 +50,12 @@ pub fn truncate_tokens(tokenizer: &Tokenizer, text: &str, max: usize, side: Side
         Side::Left => ids.split_at(ids.len() - max).1,
         Side::Right => ids.split_at(max).0,
     };
-    tokenizer.decode(kept)
+    let text = tokenizer.decode(kept)?;
+    // A cut within a character leaves bytes that are none.
+    Ok(match side {
+        Side::Left => text.trim_start_matches('\u{FFFD}').to_string(),
+        Side::Right => text.trim_end_matches('\u{FFFD}').to_string(),
+    })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
