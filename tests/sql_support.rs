@@ -164,7 +164,6 @@ impl Bench {
         let schema = Arc::new(frame.schema().as_arrow().clone());
         Rows(concat_batches(&schema, &frame.collect().await.unwrap()).unwrap())
     }
-
 }
 
 /// The table's schema, as a statement reads it.
