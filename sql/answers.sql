@@ -22,7 +22,7 @@ compared as (
     logprobs('sft', prompt, answer['ids']) as ref_logprobs
   from answered
 )
-select prompt_id, instruction, sample, trim(answer['response']) as response, answer['tokens'] as tokens,
+select prompt_id, instruction, sample, btrim(answer['response'], E' \t\r\n') as response, answer['tokens'] as tokens,
   answer['finish_reason'] as finish_reason, list_sum(logprobs) - list_sum(ref_logprobs) as kl
 from compared
 order by prompt_id, sample

@@ -28,14 +28,14 @@ answered as (
 parted as (
   select prompt_id, instruction, sample, answer,
     case when $answer_marker <> '' and strpos(answer['response'], $answer_marker) > 0
-         then trim(substr(answer['response'], 1, strpos(answer['response'], $answer_marker) - 1)) end as thoughts,
+         then btrim(substr(answer['response'], 1, strpos(answer['response'], $answer_marker) - 1), E' \t\r\n') end as thoughts,
     case when $answer_marker <> '' and strpos(answer['response'], $answer_marker) > 0
          then substr(answer['response'], strpos(answer['response'], $answer_marker) + character_length($answer_marker))
          else answer['response'] end as body
   from answered
 ),
 cut as (
-  select prompt_id, instruction, sample, answer, thoughts, trim(cut_repetition(cut_at(body, $stop))) as response
+  select prompt_id, instruction, sample, answer, thoughts, btrim(cut_repetition(cut_at(body, $stop)), E' \t\r\n') as response
   from parted
 )
 select prompt_id, instruction, sample, thoughts, response,

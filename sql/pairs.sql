@@ -22,7 +22,7 @@ without as (
   from counted c left anti join kept_pairs k on k.prompt_id = c.prompt_id and k.round = c.round
 ),
 rows_out as (
-  select prompt_id, round, sample_1, sample_2, response_1, response_2, true as kept, null as drop_reason from kept_pairs
+  select prompt_id, round, sample_1, sample_2, response_1, response_2, true as kept, cast(null as varchar) as drop_reason from kept_pairs
   union all
   select prompt_id, round, null, null, null, null, false, drop_reason from without
 )

@@ -6,8 +6,15 @@ with scores as (
   union all
   select principle, score_ba as score from judgments where split = 'train'
 ),
+-- Population variance. Sums of decimals are exact, so its bits do not depend on the order in which rows arrive.
+means as (
+  select principle, cast(sum(cast(score as decimal(38, 18))) as double) / count(*) as mean from scores group by principle
+),
 variances as (
-  select principle, var_pop(score) as variance from scores group by principle
+  select s.principle,
+    cast(sum(cast((s.score - m.mean) * (s.score - m.mean) as decimal(38, 18))) as double) / count(*) as variance
+  from scores s join means m on m.principle = s.principle
+  group by s.principle
 ),
 -- s_p = mean of both orders / variance_p where the orders agree, else 0.
 normalised as (

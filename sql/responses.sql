@@ -23,7 +23,7 @@ answered as (
   from asked
 ),
 cut as (
-  select prompt_id, sample, answer, trim(answer['response']) as response
+  select prompt_id, sample, answer, btrim(answer['response'], E' \t\r\n') as response
   from answered
 )
 select prompt_id, sample, response, answer['tokens'] as tokens, answer['finish_reason'] as finish_reason,

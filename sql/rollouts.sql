@@ -41,7 +41,7 @@ placed as (
 shown as (
   select slot,
     array_agg(named_struct('name', name, 'negated', negated, 'text', text, 'score', cast(null as double))
-      order by always, place) as principles
+      order by always desc, place) as principles
   from placed
   where always or place <= $draw
   group by slot
@@ -61,7 +61,7 @@ scored as (
   select *,
     reward('reward', render($reward_template, named_struct(
       'instruction', truncate_tokens('reward', instruction, $max_query_tokens, 'left'),
-      'response', truncate_tokens('reward', trim(answer['response']), $max_response_tokens, 'right'),
+      'response', truncate_tokens('reward', btrim(answer['response'], E' \t\r\n'), $max_response_tokens, 'right'),
       'principles', principles))) as score
   from answered
 ),
@@ -69,13 +69,15 @@ shaped as (
   select *,
     $length_bonus * least(multiplier * answer['tokens'] / $length_bonus_tokens, $length_bonus_cap) as length_bonus,
     case when answer['finish_reason'] = 'stop' then 0.0 else -$stop_penalty end as stop_penalty,
-    -- Normalisation is fixed by the first step: null parameters stand for this batch's own mean and deviation.
-    case when $normalize then coalesce($score_mean, avg(score) over ()) else 0.0 end as score_mean,
-    case when $normalize then coalesce($score_deviation, stddev_pop(score) over () + 1e-4) else 1.0 end as score_deviation
+    -- Normalisation is fixed by the first step: null parameters stand for this batch's own mean and deviation. Sums
+    -- go in slot order, so that they have the same bits on any number of partitions.
+    case when $normalize then coalesce($score_mean, avg(score) over whole) else 0.0 end as score_mean,
+    case when $normalize then coalesce($score_deviation, stddev_pop(score) over whole + 1e-4) else 1.0 end as score_deviation
   from scored
+  window whole as (order by slot rows between unbounded preceding and unbounded following)
 )
 select slot, prompt_id, instruction, principles, prompt, answer['ids'] as response_ids,
-  trim(answer['response']) as response, answer['finish_reason'] as finish_reason, score, length_bonus, stop_penalty,
+  btrim(answer['response'], E' \t\r\n') as response, answer['finish_reason'] as finish_reason, score, length_bonus, stop_penalty,
   (score - score_mean) / score_deviation + length_bonus + stop_penalty as reward, score_mean, score_deviation
 from shaped
 order by slot

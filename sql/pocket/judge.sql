@@ -13,6 +13,6 @@ select 'judge' as what, principle, cast(null as varchar) as subset, 'agreement' 
 from hits group by principle
 union all
 -- The mean over principles, so that none is drowned by those that differ more often.
-select 'judge', null, null, 'agreement', avg(value), sum(n)
+select 'judge', null, null, 'agreement', list_sum(array_agg(value order by principle)) / count(*), sum(n)
 from (select principle, avg(hit) as value, count(*) as n from hits group by principle)
 order by principle nulls first

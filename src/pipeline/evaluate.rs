@@ -59,9 +59,14 @@ async fn write(job: &Job, ctx: &SessionContext, sql: &str, settings: &Settings) 
     job.write_table("evaluations", rows).await.map(drop)
 }
 
-/// Runs a statement once and keeps its rows as a table: they are aggregated several times.
-async fn keep(ctx: &SessionContext, name: &str, sql: &str, settings: &Settings) -> Result<()> {
-    let rows = query::sql(ctx, sql, &settings.params()).await?.cache().await?;
+/// Runs a statement once and keeps its rows as a table: they are aggregated several times. There is nothing to commit
+/// on the way, so a stop ends it at once.
+async fn keep(job: &Job, ctx: &SessionContext, name: &str, sql: &str, settings: &Settings) -> Result<()> {
+    let rows = query::sql(ctx, sql, &settings.params()).await?.cache();
+    let rows = tokio::select! {
+        rows = rows => rows?,
+        () = job.stop().wait() => return job.stop().check(job.stage()),
+    };
     ctx.register_table(name, rows.into_view())?;
     Ok(())
 }
@@ -109,7 +114,7 @@ fn reward(setup: &Arc<Setup>) -> Result<Stage> {
             register(&ctx, "wordings", vec![text("subset"), text("principle"), flag.clone(), text("text")], &wordings)?;
             let fields = vec![number("id"), number("place"), text("name"), flag, text("text")];
             register(&ctx, "combinations", fields, &combinations)?;
-            keep(&ctx, "hits", sql, &settings).await?;
+            keep(&job, &ctx, "hits", sql, &settings).await?;
             write(&job, &ctx, ACCURACY, &settings).await
         }
     }))
@@ -182,7 +187,7 @@ fn policy(setup: &Arc<Setup>, model: &str) -> Result<Stage> {
             let base = setup.base_folder(&job).await?;
             setup.register(&models, "policy", &base, &job.model_folder(&model).await?);
             register_world(&setup, &ctx);
-            keep(&ctx, "answers", ANSWERS, &settings).await?;
+            keep(&job, &ctx, "answers", ANSWERS, &settings).await?;
             write(&job, &ctx, figures, &settings).await
         }
     }))

@@ -43,7 +43,7 @@ pub(super) fn stage(setup: &Arc<Setup>, policy: &Policy) -> Result<Stage> {
     let templates = [setup.config.templates.chat.clone(), setup.config.templates.reward.clone()];
     let mut lineage = setup.lineage(SQL, &settings, &templates)?;
     lineage.parameters.insert("ppo".into(), setup.json(&ppo)?);
-    lineage.parameters.insert("model".into(), setup.json(&setup.config.model)?);
+    lineage.parameters.insert("model".into(), setup.model_json());
     lineage.parameters.insert("prompts_sql".into(), PROMPTS_SQL.into());
     lineage.parameters.insert("principles".into(), json!(shown));
     lineage.parameters.insert("boosts".into(), setup.json(&setup.library.boosts)?);

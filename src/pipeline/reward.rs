@@ -88,7 +88,7 @@ pub(super) fn stage(setup: &Arc<Setup>) -> Result<Stage> {
 fn declare(setup: &Setup, lineage: &mut Lineage, trainer: &RewardConfig) -> Result<()> {
     let config = &setup.config.reward;
     lineage.parameters.insert("trainer".into(), setup.json(trainer)?);
-    lineage.parameters.insert("model".into(), setup.json(&setup.config.model)?);
+    lineage.parameters.insert("model".into(), setup.model_json());
     lineage.parameters.insert("head".into(), setup.json(&config.head)?);
     lineage.parameters.insert("answers".into(), setup.json(&config.answers)?);
     Ok(())

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tch::{Device, Kind};
 
 use super::models::single_token;
@@ -93,6 +93,13 @@ impl Setup {
     /// A part of the configuration, for the lineage.
     pub(super) fn json(&self, part: &impl Serialize) -> Result<Value> {
         serde_json::to_value(part).map_err(|e| Error::internal("configuration", e))
+    }
+
+    /// What of `[model]` decides a trained model's bytes, for the lineage: not how many threads, and not where the base
+    /// lies (its hash is in the lineage).
+    pub(super) fn model_json(&self) -> Value {
+        let model = &self.config.model;
+        json!({"dtype": model.dtype, "device": model.device, "lora": model.lora})
     }
 
     /// The text of a template, for the lineage.

@@ -27,7 +27,7 @@ pub(super) fn stage(setup: &Arc<Setup>) -> Result<Stage> {
     let settings = Settings::default().with("chat_template", template.clone());
     let mut lineage = setup.lineage(SQL, &settings, &[template])?;
     lineage.parameters.insert("trainer".into(), setup.json(&setup.config.sft)?);
-    lineage.parameters.insert("model".into(), setup.json(&setup.config.model)?);
+    lineage.parameters.insert("model".into(), setup.model_json());
     lineage.parameters.insert("identity".into(), setup.json(&setup.library.identity)?);
     let mut inputs = vec![Artifact::table("demonstrations")];
     setup.uses("base", &mut inputs, &mut lineage);
