@@ -1,6 +1,14 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
 
 mod bad_input;
+mod cli_ask;
+mod cli_bad_input;
+mod cli_check;
+mod cli_report;
+mod cli_run;
+mod cli_sql;
+mod cli_support;
+mod cli_surface;
 mod engine_batch;
 mod engine_errors;
 mod engine_exact;
@@ -27,6 +35,9 @@ mod query_operators;
 mod query_plans;
 mod query_session;
 mod query_support;
+mod random_llama;
+mod real_shapes;
+mod real_support;
 mod sql_demonstrations;
 mod sql_judgments;
 mod sql_pairs;
