@@ -17,6 +17,7 @@ use super::Report;
 use super::place::Places;
 use crate::Result;
 use crate::config::Config;
+use crate::import::guarded;
 use crate::principle::KINDS;
 use crate::table;
 
@@ -93,6 +94,24 @@ fn scan(
     place: &str,
     columns: &[(&str, DataType)],
     report: &mut Report,
+    each: impl FnMut(&RecordBatch, u64, &mut Bad),
+) -> u64 {
+    let name = path.display().to_string();
+    // The Parquet library may panic on a damaged file.
+    match guarded(&name, || Ok(read(path, place, columns, report, each))) {
+        Ok(rows) => rows,
+        Err(error) => {
+            report.finding(error);
+            0
+        }
+    }
+}
+
+fn read(
+    path: &Path,
+    place: &str,
+    columns: &[(&str, DataType)],
+    report: &mut Report,
     mut each: impl FnMut(&RecordBatch, u64, &mut Bad),
 ) -> u64 {
     let shown = path.display();
@@ -161,7 +180,6 @@ fn listed(schema: &Schema) -> String {
 /// Whether a file's type can stand for the table's.
 fn fits(found: &DataType, expected: &DataType) -> bool {
     match (found, expected) {
-        (DataType::Dictionary(_, values), _) => fits(values, expected),
         (DataType::LargeUtf8 | DataType::Utf8View | DataType::Null, DataType::Utf8) => true,
         (found, DataType::Float64) => found.is_numeric(),
         _ => found == expected,
