@@ -141,25 +141,23 @@ fn models() {
     goes_on(&desk, &["demonstrations"]);
 }
 
-/// A prompts file with three rows, changed by `change`.
-fn prompts(desk: &Desk, change: impl Fn(&str, &mut Vec<Option<String>>) -> bool) {
-    let mut columns: Vec<(&str, ArrayRef)> = Vec::new();
+/// A prompts file of `rows` rows, without one column, and with other values in some cells `(column, row, value)`.
+fn prompts(desk: &Desk, rows: usize, without: &str, cells: &[(&str, usize, Option<&str>)]) {
+    let mut columns: Vec<(&str, ArrayRef)> = vec![("length_bonus", Arc::new(Float64Array::from(vec![1.0; rows])))];
     for name in ["prompt_id", "instruction", "source", "kind", "language", "split"] {
-        let value = |row: usize| match name {
-            "prompt_id" | "instruction" => format!("{name} {row}"),
-            "split" => "train".to_string(),
-            _ => "general".to_string(),
-        };
-        let mut values: Vec<Option<String>> = (0..3).map(|row| Some(value(row))).collect();
-        if change(name, &mut values) {
-            columns.push((name, Arc::new(StringArray::from(values))));
+        let mut values: Vec<Option<String>> = (0..rows).map(|row| Some(format!("{name} {row}"))).collect();
+        if name == "split" {
+            values.fill(Some("train".into()));
         }
+        for (_, row, value) in cells.iter().filter(|(column, ..)| *column == name) {
+            values[*row] = value.map(String::from);
+        }
+        columns.push((name, Arc::new(StringArray::from(values))));
     }
-    let rows = columns[0].1.len();
-    columns.push(("length_bonus", Arc::new(Float64Array::from(vec![1.0; rows]))));
-    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
-    let mut writer =
-        ArrowWriter::try_new(File::create(desk.path("prompts.parquet")).unwrap(), batch.schema(), None).unwrap();
+    let columns = columns.into_iter().filter(|(name, _)| *name != without).map(|(name, column)| (name, column, true));
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let file = File::create(desk.path("prompts.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
 }
@@ -173,49 +171,18 @@ fn data() {
     refused(&desk, &[], &["data.prompts=[\"none.parquet\"]"], 3, &["none.parquet", "data.prompts"]);
     refused_with(&desk, file, "{\"instruction\": \"Hm?\"}\n", &["prompts"], 3, &[file, "Parquet"]);
     refused_with(&desk, file, &good[..good.len() - 9], &["prompts"], 3, &[file, "Parquet"]);
-    let changes: [(&dyn Fn(&str, &mut Vec<Option<String>>) -> bool, &[&str]); 5] = [
-        (&|name, _| name != "instruction", &[file, "no column `instruction`"]),
-        (
-            &|name, values| {
-                if name == "instruction" {
-                    values[1] = None
-                }
-                true
-            },
-            &["prompts.parquet, row 2", "instruction"],
-        ),
-        (
-            &|name, values| {
-                if name == "split" {
-                    values[2] = Some("dev".into())
-                }
-                true
-            },
-            &["row 3", "`split` is `dev`"],
-        ),
-        (
-            &|_, values| {
-                values.clear();
-                true
-            },
-            &["data.prompts", "no prompts"],
-        ),
-        // Nothing to learn from: test prompts only.
-        (
-            &|name, values| {
-                if name == "split" {
-                    values.fill(Some("test".into()))
-                }
-                true
-            },
-            &["stage reward", "no preference"],
-        ),
-    ];
-    for (change, says) in changes {
-        prompts(&desk, change);
-        let stage = if says[0] == "stage reward" { "reward" } else { "prompts" };
-        refused(&desk, &[stage], &["reward_pretraining.trainer.batch_size=3"], 3, says);
-    }
+    let stages = ["prompts"];
+    prompts(&desk, 3, "instruction", &[]);
+    refused(&desk, &stages, &[], 3, &[file, "no column `instruction`"]);
+    prompts(&desk, 3, "", &[("instruction", 1, None)]);
+    refused(&desk, &stages, &[], 3, &["prompts.parquet, row 2", "instruction"]);
+    prompts(&desk, 3, "", &[("split", 2, Some("dev"))]);
+    refused(&desk, &stages, &[], 3, &["prompts.parquet, row 3", "`split` is `dev`"]);
+    prompts(&desk, 0, "", &[]);
+    refused(&desk, &stages, &[], 3, &["data.prompts", "no prompts"]);
+    // Test prompts only: nothing to learn a reward from.
+    prompts(&desk, 1, "", &[("split", 0, Some("test"))]);
+    refused(&desk, &["reward"], &["reward_pretraining.trainer.batch_size=3"], 3, &["stage reward", "no preference"]);
     desk.write(file, good);
     let pairs = desk.read("preferences.parquet");
     desk.write("preferences.parquet", desk.read(file));
