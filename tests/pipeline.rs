@@ -140,12 +140,18 @@ async fn rollouts_hold_what_the_update_used() {
 #[test]
 fn a_second_run_does_nothing_and_says_so() {
     let place = Place::copy(POLICIES);
-    let before = files(&place.run());
+    // The configuration kept in the run names the folder that it was copied from.
+    let contents = || {
+        let mut found = files(&place.run());
+        found.remove("config.toml");
+        found
+    };
+    let before = contents();
     let said = place.succeed(&[]);
     let mut wanted: Vec<String> = STAGES.iter().map(|stage| format!("{stage}: cached")).collect();
     wanted.push(format!("nothing to do: all {} stages are up to date", STAGES.len()));
     assert_eq!(said.lines().collect::<Vec<_>>(), wanted);
-    assert_same(&files(&place.run()), &before, "a second run");
+    assert_same(&contents(), &before, "a second run");
 }
 
 #[test]

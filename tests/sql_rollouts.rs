@@ -374,6 +374,10 @@ async fn prompts_for_ppo_have_their_length() {
     let rows =
         [row("d", 5, "train"), row("a", 2, "train"), row("b", 1, "train"), row("c", 6, "train"), row("e", 3, "test")];
     let bench = Bench::new(&["sft"], &TEXTS, 2).table("prompts", crate::sql_support::schema("prompts"), &rows);
-    let got = bench.run(PROMPTS, &Params::new().with("min_prompt_tokens", 2i64).with("max_prompt_tokens", 5i64)).await;
-    assert_eq!(ids(&got), ["a", "d"]);
+    let params = |context: i64| {
+        let lengths = Params::new().with("min_prompt_tokens", 2i64).with("max_prompt_tokens", 5i64);
+        lengths.with("chat_template", "chat").with("context", context)
+    };
+    assert_eq!(ids(&bench.run(PROMPTS, &params(1_000)).await), ["a", "d"]);
+    assert!(ids(&bench.run(PROMPTS, &params(3)).await).is_empty(), "no room for a response");
 }
