@@ -1,5 +1,7 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
 
+mod docs;
+mod docs_configuration;
 mod engine_batch;
 mod engine_errors;
 mod engine_exact;
