@@ -65,6 +65,7 @@ pub mod model;
 pub mod pipeline;
 pub mod principle;
 pub mod query;
+pub mod report;
 pub mod stage;
 pub mod store;
 pub mod table;

@@ -2,6 +2,14 @@
 
 mod docs;
 mod docs_configuration;
+mod cli_ask;
+mod cli_bad_input;
+mod cli_check;
+mod cli_report;
+mod cli_run;
+mod cli_sql;
+mod cli_support;
+mod cli_surface;
 mod engine_batch;
 mod engine_errors;
 mod engine_exact;

@@ -45,7 +45,11 @@ pub async fn run(args: DemoArgs) -> Result<()> {
     let config = config::parse("the demo's configuration", &text, &args.set)?;
     let url = args.run.display().to_string();
     run::bring_up_to_date(config, &folder, &url, &Options::default()).await?;
-    figures(&url).await
+    figures(&url).await?;
+    let page = args.run.join("report.html");
+    super::report::write(&url, &page).await?;
+    eprintln!("report: {}", page.display());
+    Ok(())
 }
 
 /// The figures of a run, as a table.

@@ -3,11 +3,21 @@
 //! In: arguments. Out: data on stdout, everything else on stderr, and an exit code by kind of error
 //! (`docs/errors.md`).
 
+pub mod chat;
+pub mod check;
 pub mod demo;
 pub mod import;
+pub mod init;
+mod opened;
 pub mod progress;
+mod reference;
+pub mod report;
 pub mod run;
+pub mod runs;
+pub mod score;
 pub mod sql;
+
+pub use reference::reference;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -43,12 +53,24 @@ pub enum LogFormat {
 pub enum Command {
     /// Run the whole pipeline on the embedded toy world, then show what came of it
     Demo(demo::DemoArgs),
+    /// Write a starter configuration, principles and prompts
+    Init(init::InitArgs),
+    /// Look at everything that a run will read, without running, and say what it will cost
+    Check(check::CheckArgs),
     /// Turn prompt or preference files of any known format into clean Parquet
     Import(import::ImportArgs),
     /// Run the stages that are missing or changed
     Run(run::RunArgs),
     /// Ask a run's tables, with SQL
     Sql(sql::SqlArgs),
+    /// Score responses under principles, with a run's reward model
+    Score(score::ScoreArgs),
+    /// Talk to a run's policy
+    Chat(chat::ChatArgs),
+    /// Show what was run, or what a table or model was made from
+    Runs(runs::RunsArgs),
+    /// Write everything about a run as one HTML page
+    Report(report::ReportArgs),
 }
 
 /// Parses the arguments, runs the command, prints its error on one line.
@@ -72,6 +94,12 @@ async fn execute(command: Command) -> Result<()> {
         Command::Import(args) => import::run(args),
         Command::Run(args) => run::run(args).await,
         Command::Sql(args) => sql::run(args).await,
+        Command::Init(args) => init::run(&args),
+        Command::Check(args) => check::run(args).await,
+        Command::Score(args) => score::run(args).await,
+        Command::Chat(args) => chat::run(args).await,
+        Command::Runs(args) => runs::run(args).await,
+        Command::Report(args) => report::run(args).await,
     }
 }
 

@@ -58,6 +58,9 @@ pub async fn run(args: RunArgs) -> Result<()> {
     bring_up_to_date(config, folder, &args.run, &options).await
 }
 
+/// The object of a run that holds the configuration of its last execution, with absolute paths.
+pub(super) const CONFIG: &str = "config.toml";
+
 fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph)> {
     let store = Store::open(run)?;
     let setup = Arc::new(Setup::load(config, folder)?);
@@ -69,12 +72,23 @@ fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph
 /// # Errors
 /// As [`run`].
 pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options: &Options) -> Result<()> {
+    let text = config.clone().anchored(folder)?.to_toml()?;
     let (store, graph) = open(config, folder, run)?;
     let stop = Stop::new();
     stop.on_signals()?;
+    keep(&store, text).await?;
     let done = stage::run(&graph, &store, options, progress::watcher(), &stop).await?;
     if done.iter().all(|planned| planned.state == State::Cached) {
         eprintln!("nothing to do: all {} stages are up to date", done.len());
     }
     Ok(())
+}
+
+/// Keeps the configuration in the run, for the commands that ask its models and for people.
+async fn keep(store: &Store, text: String) -> Result<()> {
+    let text = format!("# The configuration of the last `salmon run` here, defaults included.\n{text}");
+    match store.get(CONFIG).await? {
+        Some(before) if before == text.as_bytes() => Ok(()),
+        _ => store.put(CONFIG, text).await,
+    }
 }

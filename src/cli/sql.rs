@@ -3,7 +3,7 @@
 //! In: SQL from `-c`, a file or the keyboard. Out: rows on stdout as a table, JSON or CSV.
 
 use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -56,7 +56,7 @@ pub async fn run(args: SqlArgs) -> Result<()> {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => read(path)?,
         (None, None) if std::io::stdin().is_terminal() => return shell(&ctx, args.format).await,
-        (None, None) => read(&PathBuf::from("-"))?,
+        (None, None) => read(Path::new("-"))?,
     };
     for statement in statements(&text) {
         answer(&ctx, statement, args.format).await?;
@@ -78,7 +78,8 @@ pub async fn session(run: &str) -> Result<SessionContext> {
     Ok(ctx)
 }
 
-fn read(path: &PathBuf) -> Result<String> {
+/// The text of a file; - is standard input.
+pub(super) fn read(path: &Path) -> Result<String> {
     let mut text = String::new();
     let done = match path.to_str() {
         Some("-") => std::io::stdin().read_to_string(&mut text).map(drop),
@@ -122,7 +123,11 @@ pub async fn print(ctx: &SessionContext, text: &str) -> Result<()> {
     Ok(())
 }
 
-async fn answer(ctx: &SessionContext, statement: &str, format: Format) -> Result<()> {
+/// Writes the rows of one statement to standard output.
+///
+/// # Errors
+/// A query error.
+pub(super) async fn answer(ctx: &SessionContext, statement: &str, format: Format) -> Result<()> {
     let frame = query::sql(ctx, statement, &Params::new()).await?;
     let mut out = std::io::stdout().lock();
     match format {
@@ -151,6 +156,11 @@ async fn answer(ctx: &SessionContext, statement: &str, format: Format) -> Result
             Ok(())
         }
     }
+}
+
+/// Writes to standard output.
+pub(super) fn say(text: &str) -> Result<()> {
+    write(&mut std::io::stdout().lock(), text.as_bytes())
 }
 
 fn write(out: &mut impl Write, bytes: &[u8]) -> Result<()> {

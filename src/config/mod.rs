@@ -4,6 +4,7 @@
 //! a value out of range is one line that names the file and the key.
 
 mod load;
+mod stored;
 mod training;
 
 use serde::{Deserialize, Serialize};

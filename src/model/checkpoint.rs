@@ -143,6 +143,19 @@ impl Checkpoint {
         shard.tensor(name, shape, kind, device)
     }
 
+    /// Shape, type and bytes of a tensor, from the header alone.
+    pub(crate) fn header(&self, name: &str) -> Option<(Vec<i64>, Dtype, usize)> {
+        let shard = self.shards.get(*self.index.get(name)?)?;
+        let info = shard.metadata.info(name)?;
+        let shape = info.shape.iter().map(|n| *n as i64).collect();
+        Some((shape, info.dtype, info.data_offsets.1 - info.data_offsets.0))
+    }
+
+    /// The names of all tensors, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
     /// An error for the first tensor that nobody asked for. Buffers of old checkpoints are no weights.
     pub(crate) fn no_others(&self, known: &BTreeSet<String>) -> Result<()> {
         match self.index.keys().find(|name| !known.contains(*name) && !name.ends_with("rotary_emb.inv_freq")) {

@@ -17,6 +17,7 @@
 mod check;
 mod library;
 mod source;
+mod stored;
 mod templates;
 
 pub use check::Finding;

@@ -21,6 +21,11 @@ pub(crate) struct At {
 }
 
 impl At {
+    /// A row of a table.
+    pub(crate) fn stored(table: &str, row: usize) -> At {
+        At { file: table.into(), line: row, keys: BTreeMap::new(), built_in: false }
+    }
+
     /// `file:line` of a key (`"weight"`, `"sets[1]"`), or of the entry's header where it has no such key.
     pub(crate) fn place(&self, key: &str) -> String {
         format!("{}:{}", self.file, self.keys.get(key).unwrap_or(&self.line))

@@ -1,0 +1,144 @@
+//! A run opened to ask one of its models.
+//!
+//! In: a run's URL and a model's name. Out: a session in which that model answers, with the templates it was trained
+//! with (from its lineage), the run's principles (from their table) and the run's tokenizer.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+use tch::{Device, Kind};
+
+use super::run::CONFIG;
+use super::sql;
+use crate::config::{self, Config, Dtype};
+use crate::pipeline::{Base, Setup};
+use crate::principle::{Library, Templates};
+use crate::query::{self, Models, Params, SessionOptions};
+use crate::store::{self, Artifact, Current, Kind as ArtifactKind, Manifest, Store};
+use crate::{Error, Result, world};
+
+/// A run and the configuration of its last execution.
+pub(super) struct OpenRun {
+    store: Store,
+    current: Current,
+    pub(super) config: Config,
+    url: String,
+}
+
+/// The configuration that a run keeps; `None` for a run of an older salmon.
+pub(crate) async fn stored_config(store: &Store) -> Result<Option<Config>> {
+    let Some(bytes) = store.get(CONFIG).await? else { return Ok(None) };
+    let place = format!("{store}/{CONFIG}");
+    let text = std::str::from_utf8(&bytes).map_err(|e| Error::store(&place, "is not text").because(e))?;
+    config::parse(&place, text, &[]).map(Some)
+}
+
+impl OpenRun {
+    pub(super) async fn open(url: &str) -> Result<Self> {
+        let store = Store::open_existing(url).await?;
+        let config = stored_config(&store).await?.ok_or_else(|| {
+            Error::store(&store, format!("holds no {CONFIG}; `salmon run` writes it, bring the run up to date with it"))
+        })?;
+        let current = Current::load(&store).await?;
+        Ok(OpenRun { store, current, config, url: url.to_string() })
+    }
+
+    /// Whether the run has this model.
+    pub(super) fn has(&self, model: &str) -> bool {
+        self.current.versions(&Artifact::model(model)).next().is_some()
+    }
+
+    /// The manifest of a model's current version.
+    pub(super) async fn model(&self, name: &str) -> Result<Manifest> {
+        let found = self.current.manifests(&self.store, &Artifact::model(name)).await?.into_iter().next();
+        found.ok_or_else(|| {
+            let models = self.current.all().filter(|(artifact, _, _)| artifact.kind == ArtifactKind::Model);
+            let known: Vec<&str> = models.map(|(artifact, _, _)| artifact.name.as_str()).collect();
+            let known =
+                if known.is_empty() { "it has none yet".into() } else { format!("it has {}", known.join(", ")) };
+            Error::config(format!("model {name}"), format!("is not in {}; {known}", self.store))
+        })
+    }
+
+    /// The principles as the run's table holds them.
+    pub(super) async fn library(&self) -> Result<Library> {
+        let ctx = sql::session(&self.url).await?;
+        let rows = query::sql(&ctx, "select * from principles", &Params::new()).await?.collect().await?;
+        Library::stored(&rows)
+    }
+
+    /// A session in which the model of `manifest` answers to `name`.
+    pub(super) async fn session(&self, manifest: &Manifest, name: &str) -> Result<SessionContext> {
+        let (library, templates) = self.templates(manifest)?;
+        let templates = Arc::new(templates);
+        let cache = store::cache_folder().join("models");
+        let base = self.base(&cache).await?;
+        let folder = store::fetch(&self.store, manifest, &cache).await?;
+        let kind = match self.config.model.dtype {
+            Dtype::Float32 => Kind::Float,
+            Dtype::Bfloat16 => Kind::BFloat16,
+        };
+        let setup = Arc::new(Setup {
+            config: self.config.clone(),
+            library,
+            templates: Arc::clone(&templates),
+            // Nothing is fingerprinted here.
+            base: Base::Folder { path: base.clone(), hash: String::new() },
+            device: Device::Cpu,
+            kind,
+            workers: self.config.model.workers,
+            folder: PathBuf::new(),
+        });
+        let models = Arc::new(Models::new());
+        setup.register(&models, name, &base, &folder);
+        query::session(models, templates, &SessionOptions::default())
+    }
+
+    /// The templates of the model's lineage: what it was trained with, whatever became of the files since.
+    fn templates(&self, manifest: &Manifest) -> Result<(Library, Templates)> {
+        let texts = &manifest.lineage.templates;
+        // Only a template that shows rules or exemplars needs the files they stand in.
+        let library = if texts.values().any(|text| text.contains("rules") || text.contains("exemplars")) {
+            Library::load(Path::new("/"), &self.config.principles.files)?
+        } else {
+            Library::default()
+        };
+        let bad = |e: std::io::Error| Error::store(std::env::temp_dir().display(), "cannot be written").because(e);
+        let folder = tempfile::tempdir().map_err(bad)?;
+        for (name, text) in texts {
+            std::fs::write(folder.path().join(format!("{name}.jinja")), text).map_err(bad)?;
+        }
+        let templates = Templates::load(Some(folder.path()), &library)?;
+        Ok((library, templates))
+    }
+
+    async fn base(&self, cache: &Path) -> Result<PathBuf> {
+        match self.config.model.base.as_str() {
+            "pocket" => world::base::folder(),
+            "pretrain" => store::fetch(&self.store, &self.model("base").await?, cache).await,
+            path => Ok(PathBuf::from(path)),
+        }
+    }
+}
+
+/// A text parameter of a model's lineage.
+pub(super) fn text<'a>(manifest: &'a Manifest, name: &str) -> Option<&'a str> {
+    manifest.lineage.parameters.get(name)?.as_str()
+}
+
+/// A whole-number parameter of a model's lineage.
+pub(super) fn whole(manifest: &Manifest, name: &str) -> Option<i64> {
+    manifest.lineage.parameters.get(name)?.as_i64()
+}
+
+/// A parameter of a model's lineage that is a number.
+pub(super) fn real(manifest: &Manifest, name: &str) -> Option<f64> {
+    manifest.lineage.parameters.get(name)?.as_f64()
+}
+
+/// A parameter of a model's lineage that is a list of texts.
+pub(super) fn texts(manifest: &Manifest, name: &str) -> Option<Vec<String>> {
+    let items = manifest.lineage.parameters.get(name)?.as_array()?;
+    Some(items.iter().filter_map(|item| item.as_str().map(str::to_string)).collect())
+}
