@@ -1,7 +1,5 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
 
-mod docs;
-mod docs_configuration;
 mod cli_ask;
 mod cli_bad_input;
 mod cli_check;
@@ -10,6 +8,8 @@ mod cli_run;
 mod cli_sql;
 mod cli_support;
 mod cli_surface;
+mod docs;
+mod docs_configuration;
 mod engine_batch;
 mod engine_errors;
 mod engine_exact;

@@ -107,7 +107,8 @@ impl Types {
                 } else if name.is_empty() {
                     name = line.into();
                     let shared = self.0["$name"].fields.iter();
-                    let fields = shared.map(|f| Field { name: f.name.clone(), kind: f.kind.clone(), doc: f.doc.clone() });
+                    let fields =
+                        shared.map(|f| Field { name: f.name.clone(), kind: f.kind.clone(), doc: f.doc.clone() });
                     let fields = fields.collect();
                     self.0.insert(name.clone(), Type { doc: taken(), fields, ..Type::default() });
                 } else if !doc.is_empty() {
