@@ -1,8 +1,9 @@
 //! The tables of a run: names, columns and what they mean, the same in SQL, Rust, Parquet and the docs.
 //!
 //! In: nothing. Out: a [`Table`] per name, whose Arrow schema every sink casts to and every reader expects.
-//! `docs/tables.md` is checked against this file by a test.
+//! [`markdown`] is the page of all of them (`docs/tables.md`).
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
@@ -88,6 +89,48 @@ pub fn all() -> Vec<Table> {
 /// The table of that name.
 pub fn by_name(name: &str) -> Option<Table> {
     all().into_iter().find(|table| table.name == name)
+}
+
+const HEAD: &str = "\
+# Tables
+
+The tables of a run, in the order in which the pipeline makes them. This page is made from the program
+(`src/table.rs`).
+
+Names are the same in SQL, Rust and Parquet. Every table is there for `salmon sql` from the start, without rows until its
+stage has run. Rows are not deleted: where a table has `kept`, a dropped row stays and `drop_reason` says why. Types are
+those of SQL; a column may be NULL only where it says so.
+";
+
+/// `docs/tables.md`.
+pub fn markdown() -> String {
+    let mut page = HEAD.to_string();
+    for table in all() {
+        // Writing to a string cannot fail.
+        let _ = write!(page, "\n## {}\n\n{}\n\n| column | type | meaning |\n|---|---|---|\n", table.name, table.doc);
+        for column in &table.columns {
+            let null = if column.nullable { ", or NULL" } else { "" };
+            let _ = writeln!(page, "| `{}` | {}{null} | {} |", column.name, sql_type(&column.data_type), column.doc);
+        }
+    }
+    page
+}
+
+/// A type as the documentation calls it.
+fn sql_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 => "text".into(),
+        DataType::Int64 => "bigint".into(),
+        DataType::Float64 => "double".into(),
+        DataType::Boolean => "boolean".into(),
+        DataType::List(item) => format!("list of {}", sql_type(item.data_type())),
+        DataType::Struct(fields) => {
+            let fields: Vec<String> =
+                fields.iter().map(|f| format!("{} {}", f.name(), sql_type(f.data_type()))).collect();
+            format!("struct({})", fields.join(", "))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Principles as the files give them.

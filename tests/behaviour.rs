@@ -9,6 +9,8 @@ mod cli_run;
 mod cli_sql;
 mod cli_support;
 mod cli_surface;
+mod docs;
+mod docs_configuration;
 mod engine_batch;
 mod engine_errors;
 mod engine_exact;

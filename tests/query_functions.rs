@@ -11,7 +11,8 @@ use salmon::query::functions::{
 };
 use salmon::query::{Models, SessionOptions};
 
-use crate::query_support::{World, one_partition, repository, templates, tokenizer};
+use crate::docs::page_is;
+use crate::query_support::{World, one_partition, templates, tokenizer};
 
 /// The one text of a one-row result, `None` for NULL.
 async fn text(world: &World, expression: &str) -> Option<String> {
@@ -192,10 +193,7 @@ async fn render_fills_templates_with_structs_and_lists() {
 #[test]
 fn the_page_of_functions_is_what_the_program_says() {
     let page = markdown(&Arc::new(Models::new()), &templates()).unwrap();
-    assert!(
-        repository("docs/sql-functions.md") == page,
-        "docs/sql-functions.md is not up to date; it should be:\n{page}"
-    );
+    page_is("docs/sql-functions.md", &page);
 }
 
 #[tokio::test]
@@ -207,7 +205,8 @@ async fn every_example_on_the_page_runs() {
     }
     for (table, columns) in [
         ("prompts", "id AS prompt_id, prompt AS instruction"),
-        ("responses", "prompt, kind AS response"),
+        ("responses", "kind AS response"),
+        ("preferences", "prompt, kind AS chosen"),
         ("judge_prompts", "prompt"),
         ("reward_prompts", "id AS prompt_id, prompt"),
     ] {

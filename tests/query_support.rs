@@ -1,7 +1,6 @@
 //! What the query tests share: a small model that counts what it is asked, tables, and runs of SQL.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -234,9 +233,4 @@ impl World {
         let physical = datafusion::physical_plan::displayable(physical.as_ref()).indent(false).to_string();
         format!("{logical}\n--\n{}", physical.trim_end())
     }
-}
-
-/// A file's text, relative to the repository.
-pub fn repository(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_default()
 }

@@ -48,7 +48,7 @@ pub struct Config {
     pub ppo: Ppo,
     /// One policy each: its name and the principles put into its reward prompt.
     pub policies: Vec<Policy>,
-    /// Stage `evaluations`.
+    /// Stages `evaluate:<what>`.
     pub evaluate: Evaluate,
 }
 
@@ -79,7 +79,8 @@ impl Default for Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// Hugging Face folder (path or URL) of the base model, or `pocket` for the embedded one.
+    /// Folder of a LLaMA-layout model from Hugging Face; `pocket` for the one that salmon ships, `pretrain` to make that
+    /// one first.
     pub base: String,
     /// `float32` or `bfloat16`: what the weights are held in while training.
     pub dtype: Dtype,
@@ -107,7 +108,7 @@ pub enum Dtype {
     Bfloat16,
 }
 
-/// `[model.lora]`, in PEFT's names.
+/// `[model.lora]`: the keys have PEFT's names.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lora {
@@ -373,7 +374,7 @@ impl Default for Policy {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Evaluate {
-    /// Test prompts each policy answers.
+    /// Test prompts each policy answers, 0 = all.
     pub prompts: i64,
     /// Answers per prompt.
     pub samples: i64,

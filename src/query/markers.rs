@@ -113,6 +113,6 @@ static LOGPROBS: LazyLock<Documentation> = LazyLock::new(|| {
          response is NULL or both together do not fit the context.",
         ModelFunction::Logprobs.syntax(),
         &[MODEL, PROMPT, ("response", "text, or the list of token ids that generate gave back")],
-        "SELECT logprobs('sft', prompt, response) AS lp FROM responses",
+        "SELECT logprobs('sft', prompt, chosen) AS lp FROM preferences",
     )
 });
