@@ -74,6 +74,9 @@ fn checkpoint(model: &str, step: usize) -> impl Fn(&str) -> bool {
     move |name: &str| name.contains(&model) && name.ends_with(&marker)
 }
 
+/// Whether a file of the run says that the stage is in the middle of its work.
+type Inside = Box<dyn Fn(&str) -> bool>;
+
 #[test]
 fn kills_in_every_stage_resume_to_the_bytes_of_an_uninterrupted_run() {
     let place = Place::new(POLICIES);
@@ -84,7 +87,7 @@ fn kills_in_every_stage_resume_to_the_bytes_of_an_uninterrupted_run() {
         let (status, said) = attempt.signal(libc::SIGKILL);
         assert_eq!(status.signal(), Some(libc::SIGKILL), "{said:?}");
         // ... and between its commits.
-        let inside: Option<Box<dyn Fn(&str) -> bool>> = match stage {
+        let inside: Option<Inside> = match stage {
             "demonstrations" | "responses" => {
                 let table = format!("/tables/{stage}/");
                 Some(Box::new(move |name| name.contains(&table) && name.contains("/shards/")))

@@ -43,6 +43,9 @@ pub(crate) fn drawn<'a>(
     train
 }
 
+/// A prompt with its samples and responses, or the reason why it has none.
+type Wanted<'a> = (&'a str, Option<(i64, i64, &'a str, &'a str)>, Option<&'a str>);
+
 #[tokio::test]
 async fn prompts_are_one_row_per_id_whatever_the_files() {
     let row = |id: &str, instruction: &str, source: &str, split: &str| {
@@ -180,7 +183,7 @@ async fn pairs_are_those_of_nested_loops() {
         let mut order = ids.clone();
         order.sort_by(|a, b| uniform(seed, &["test", a]).total_cmp(&uniform(seed, &["test", b])));
         let held: BTreeSet<&str> = order.into_iter().take(test).collect();
-        let mut want: Vec<(&str, Option<(i64, i64, &str, &str)>, Option<&str>)> = Vec::new();
+        let mut want: Vec<Wanted> = Vec::new();
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for id in ids {
             for round in 0..rounds {
