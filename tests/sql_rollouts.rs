@@ -1,12 +1,13 @@
 //! `sql/rollouts.sql`: draws by weight, shaping and epochs, against independent samplers and a plain reference.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::DataType;
-use datafusion::common::ScalarValue;
 use salmon::draw::key;
 use salmon::engine::Sampling;
-use salmon::query::Params;
+use salmon::query::{LiveTable, Params, Prepared};
 use serde_json::{Value, json};
 
 use crate::sql_support::{
@@ -101,11 +102,10 @@ const SEED: u64 = 6;
 const MAX_TOKENS: usize = 50;
 
 /// The method's constants, at a tenth of the length.
-fn params(step: i64, batch: i64, draw: i64) -> Params {
+fn params(batch: i64, draw: i64) -> Params {
     Params::new()
         .with("seed", SEED as i64)
         .with("policy", "main")
-        .with("step", step)
         .with("batch_size", batch)
         .with("draw", draw)
         .with("chat_template", "chat")
@@ -121,8 +121,19 @@ fn params(step: i64, batch: i64, draw: i64) -> Params {
         .with("length_bonus_cap", 0.8)
         .with("stop_penalty", 6.0)
         .with("normalize", false)
-        .with("score_mean", ScalarValue::Float64(None))
-        .with("score_deviation", ScalarValue::Float64(None))
+}
+
+/// The columns of the row that says where the trainer stands.
+fn place() -> arrow::datatypes::SchemaRef {
+    let real = || DataType::Float64;
+    columns(&[("step", DataType::Int64), ("first_mean", real()), ("first_deviation", real())])
+}
+
+/// The rollouts of one step, planned for it alone; `first` is the first step's mean and deviation.
+async fn rollouts(bench: &Bench, step: i64, params: &Params, first: Option<(f64, f64)>) -> Rows {
+    let row = json!({"step": step, "first_mean": first.map(|f| f.0), "first_deviation": first.map(|f| f.1)});
+    bench.put("ppo_step", place(), &[row]);
+    bench.run(SQL, params).await
 }
 
 /// The weight of a principle for a prompt of that kind.
@@ -168,7 +179,7 @@ async fn rows_are_those_of_the_reference() {
     for partitions in [1, 3] {
         let bench = bench(&prompts, &POOL, partitions);
         for step in [0i64, 1, 5] {
-            let got = bench.run(SQL, &params(step, batch, draw)).await;
+            let got = rollouts(&bench, step, &params(batch, draw), None).await;
             assert_eq!(got.len(), batch as usize);
             for slot in 0..batch {
                 let at = slot as usize;
@@ -213,14 +224,14 @@ async fn rows_are_those_of_the_reference() {
 #[tokio::test]
 async fn the_length_bonus_of_the_method() {
     let bench = bench(&prompts(3), &POOL, 1);
-    let published = params(0, 30, 1).with("length_bonus_tokens", 1024.0);
-    let got = bench.run(SQL, &published).await;
+    let published = params(30, 1).with("length_bonus_tokens", 1024.0);
+    let got = rollouts(&bench, 0, &published, None).await;
     for i in 0..got.len() {
         let tokens = got.ids(i, "response_ids").len() as f64;
         let multiplier = if got.text(i, "prompt_id") == Some("p01") { -0.4 } else { 1.0 };
         assert!(close(got.real(i, "length_bonus").unwrap(), 5.0 * multiplier * tokens / 1024.0), "far from the cap");
     }
-    let capped = bench.run(SQL, &params(0, 30, 1).with("length_bonus_tokens", 1.0)).await;
+    let capped = rollouts(&bench, 0, &params(30, 1).with("length_bonus_tokens", 1.0), None).await;
     for i in 0..capped.len() {
         let bonus = capped.real(i, "length_bonus").unwrap();
         let reasoning = capped.text(i, "prompt_id") == Some("p01");
@@ -231,8 +242,8 @@ async fn the_length_bonus_of_the_method() {
 #[tokio::test]
 async fn scores_are_normalised_by_the_first_batch() {
     let bench = bench(&prompts(5), &POOL, 3);
-    let first = params(0, 40, 2).with("normalize", true).with("length_bonus", 0.0).with("stop_penalty", 0.0);
-    let got = bench.run(SQL, &first).await;
+    let first = params(40, 2).with("normalize", true).with("length_bonus", 0.0).with("stop_penalty", 0.0);
+    let got = rollouts(&bench, 0, &first, None).await;
     let scores: Vec<f64> = (0..got.len()).map(|i| got.real(i, "score").unwrap()).collect();
     let n = scores.len() as f64;
     let mean = scores.iter().sum::<f64>() / n;
@@ -245,8 +256,8 @@ async fn scores_are_normalised_by_the_first_batch() {
         assert!(close(got.real(i, "reward").unwrap(), (score - mean) / deviation));
     }
     // Later steps are told what the first one found.
-    let later = params(3, 40, 2).with("normalize", true).with("score_mean", 0.25).with("score_deviation", 2.0);
-    let got = bench.run(SQL, &later).await;
+    let later = params(40, 2).with("normalize", true);
+    let got = rollouts(&bench, 3, &later, Some((0.25, 2.0))).await;
     for i in 0..got.len() {
         let [score, bonus, penalty] = ["score", "length_bonus", "stop_penalty"].map(|c| got.real(i, c).unwrap());
         assert!(close(got.real(i, "reward").unwrap(), (score - 0.25) / 2.0 + bonus + penalty));
@@ -256,10 +267,32 @@ async fn scores_are_normalised_by_the_first_batch() {
 #[tokio::test]
 async fn no_bit_depends_on_partitions() {
     let prompts = prompts(11);
-    let params = params(0, 300, 3).with("normalize", true);
-    let one = bench(&prompts, &POOL, 1).run(SQL, &params).await;
+    let params = params(300, 3).with("normalize", true);
+    let one = rollouts(&bench(&prompts, &POOL, 1), 0, &params, None).await;
     for partitions in [2, 5] {
-        assert_eq!(bench(&prompts, &POOL, partitions).run(SQL, &params).await, one, "{partitions}");
+        let more = bench(&prompts, &POOL, partitions);
+        assert_eq!(rollouts(&more, 0, &params, None).await, one, "{partitions}");
+    }
+}
+
+#[tokio::test]
+async fn planned_once_it_gives_what_planning_every_step_gives() {
+    let prompts = prompts(7);
+    let params = params(20, 3).with("normalize", true);
+    for partitions in [1, 3] {
+        let (once, every) = (bench(&prompts, &POOL, partitions), bench(&prompts, &POOL, partitions));
+        let schema = place();
+        let live = LiveTable::register(&once.context, "ppo_step", schema.as_ref().clone()).unwrap();
+        let prepared = Prepared::new(&once.context, SQL, &params).await.unwrap();
+        for (step, first) in [(0, None), (1, Some((0.25, 2.0))), (5, Some((0.5, 1.0))), (0, None)] {
+            let expected = rollouts(&every, step, &params, first).await;
+            let real = |value: Option<f64>| Arc::new(Float64Array::from(vec![value]));
+            let row: Vec<ArrayRef> =
+                vec![Arc::new(Int64Array::from(vec![step])), real(first.map(|f| f.0)), real(first.map(|f| f.1))];
+            live.set(RecordBatch::try_new(place(), row).unwrap());
+            let got = prepared.run().await.unwrap();
+            assert_eq!(got.columns(), expected.0.columns(), "step {step}, {partitions} partitions");
+        }
     }
 }
 
@@ -291,7 +324,7 @@ async fn principles_are_drawn_by_weight_without_replacement() {
         [drawn("four", 4.0, &[]), drawn("three", 3.0, &[]), drawn("two", 2.0, &[]), drawn("one", 1.0, &[])];
     let weights = [4.0, 3.0, 2.0, 1.0];
     let prompts: Vec<Prompt> = vec![("p00".into(), "general", 1.0)];
-    let got = bench(&prompts, &EVEN, 2).run(SQL, &params(0, 6000, 2)).await;
+    let got = rollouts(&bench(&prompts, &EVEN, 2), 0, &params(6000, 2), None).await;
     let exact = ordered(&weights);
     let index = |name: &str| EVEN.iter().position(|p| p.name == name).unwrap();
     let mut found: BTreeMap<(usize, usize), f64> = exact.keys().map(|pair| (*pair, 0.0)).collect();
@@ -313,7 +346,7 @@ async fn principles_are_drawn_by_weight_without_replacement() {
 
 #[tokio::test]
 async fn boosts_lift_principles_for_their_kind_alone() {
-    let got = bench(&prompts(3), &POOL, 2).run(SQL, &params(0, 900, 1)).await;
+    let got = rollouts(&bench(&prompts(3), &POOL, 2), 0, &params(900, 1), None).await;
     let mut drawn: BTreeMap<(String, String), f64> = BTreeMap::new();
     for i in 0..got.len() {
         let shown = got.principles(i);
@@ -350,7 +383,7 @@ async fn every_epoch_has_every_prompt_once_in_an_order_of_its_own() {
     let bench = bench(&prompts, &POOL, 2);
     let mut sequence = Vec::new();
     for step in 0..10 {
-        sequence.extend(ids(&bench.run(SQL, &params(step, 4, 1)).await));
+        sequence.extend(ids(&rollouts(&bench, step, &params(4, 1), None).await));
     }
     let all: Vec<String> = prompts.iter().map(|p| p.0.clone()).collect();
     let epochs: Vec<&[String]> = sequence.chunks(10).collect();
@@ -361,8 +394,8 @@ async fn every_epoch_has_every_prompt_once_in_an_order_of_its_own() {
     }
     assert!(epochs.windows(2).all(|two| two[0] != two[1]) && epochs[0] != all.as_slice());
     // A batch of more than one epoch goes on in the next, and batches do not change the sequence.
-    assert_eq!(ids(&bench.run(SQL, &params(0, 40, 1)).await), sequence);
-    assert_eq!(ids(&bench.run(SQL, &params(1, 20, 1)).await), sequence[20..]);
+    assert_eq!(ids(&rollouts(&bench, 0, &params(40, 1), None).await), sequence);
+    assert_eq!(ids(&rollouts(&bench, 1, &params(20, 1), None).await), sequence[20..]);
 }
 
 #[tokio::test]

@@ -149,6 +149,12 @@ impl Bench {
     }
 
     pub fn table(self, name: &str, schema: SchemaRef, rows: &[Value]) -> Self {
+        self.put(name, schema, rows);
+        self
+    }
+
+    /// Table `name`, in place of one that has the name.
+    pub fn put(&self, name: &str, schema: SchemaRef, rows: &[Value]) {
         let mut decoder = ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(64).build_decoder().unwrap();
         let mut batches = Vec::new();
         for chunk in rows.chunks(64) {
@@ -156,7 +162,6 @@ impl Bench {
             batches.extend(decoder.flush().unwrap());
         }
         register_batches(&self.context, name, schema, batches).unwrap();
-        self
     }
 
     pub async fn run(&self, text: &str, params: &Params) -> Rows {

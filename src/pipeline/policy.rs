@@ -10,7 +10,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{ArrayRef, Float64Array, Int64Array};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::prelude::{SessionContext, col, lit};
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ use super::training::{Pace, Recorder};
 use crate::config::{Normalize, Policy, Ppo, ValueInit};
 use crate::engine::{Engine, Inference};
 use crate::model::{Head, Network, Tokenizer};
-use crate::query::{self, Models};
+use crate::query::{self, LiveTable, Models, Prepared};
 use crate::stage::{Job, Stage};
 use crate::store::Artifact;
 use crate::train::Run;
@@ -125,8 +126,9 @@ struct Scale {
 struct Course {
     name: String,
     ppo: Ppo,
-    settings: Settings,
-    ctx: SessionContext,
+    rollouts: Prepared,
+    /// Table `ppo_step`, what the statement needs to know of the trainer.
+    place: LiveTable,
     engine: Arc<Engine>,
     tokenizer: Tokenizer,
     trainer: PpoTrainer,
@@ -184,6 +186,8 @@ impl Course {
         recorder.add(name, 0, &[("prompts/used", count as f64), ("prompts/left_out", (all - count) as f64)]);
         ctx.register_table("ppo_prompts", prompts.into_view())?;
 
+        let place = LiveTable::register(&ctx, "ppo_step", place_schema())?;
+        let rollouts = Prepared::new(&ctx, SQL, &settings.params()).await?;
         let epoch = count.div_ceil(ppo.trainer.batch_size);
         let steps = if ppo.steps > 0 { ppo.steps as usize } else { epoch * ppo.trainer.num_train_epochs };
         let run = Run { stage: name.to_string(), total_steps: steps, workers: setup.workers, key: setup.key(name) };
@@ -191,8 +195,8 @@ impl Course {
         Ok(Course {
             name: name.to_string(),
             ppo: ppo.clone(),
-            settings,
-            ctx,
+            rollouts,
+            place,
             engine,
             tokenizer,
             trainer,
@@ -235,11 +239,8 @@ impl Course {
 
     /// One step: rollouts, update, and the table's rows.
     async fn step(&mut self, step: usize) -> Result<RecordBatch> {
-        let settings = self.settings.clone().with("step", step as i64);
-        let settings =
-            settings.with("score_mean", number(self.scale.mean)).with("score_deviation", number(self.scale.deviation));
-        let rows = query::sql(&self.ctx, SQL, &settings.params()).await?;
-        let rows = arrow::compute::concat_batches(&Arc::new(rows.schema().as_arrow().clone()), &rows.collect().await?)?;
+        self.place.set(place_row(step, &self.scale)?);
+        let rows = self.rollouts.run().await?;
         if self.ppo.normalize == Normalize::FirstBatch && self.scale.mean.is_none() {
             let first = |name: &str| Ok::<_, Error>(numbers(&rows, name)?.first().map(|v| v.to_bits()));
             self.scale = Scale { mean: first("score_mean")?, deviation: first("score_deviation")? };
@@ -293,8 +294,17 @@ impl Course {
     }
 }
 
-fn number(bits: Option<u64>) -> Value {
-    bits.map_or(Value::Null, |bits| json!(f64::from_bits(bits)))
+/// Columns of `ppo_step`.
+fn place_schema() -> Schema {
+    let real = |name: &str| Field::new(name, DataType::Float64, true);
+    Schema::new(vec![Field::new("step", DataType::Int64, false), real("first_mean"), real("first_deviation")])
+}
+
+fn place_row(step: usize, scale: &Scale) -> Result<RecordBatch> {
+    let real = |bits: Option<u64>| Arc::new(Float64Array::from(vec![bits.map(f64::from_bits)]));
+    let step = Arc::new(Int64Array::from(vec![step as i64]));
+    let columns: Vec<ArrayRef> = vec![step, real(scale.mean), real(scale.deviation)];
+    Ok(RecordBatch::try_new(Arc::new(place_schema()), columns)?)
 }
 
 /// A value model without an opinion: its linear head starts at zero.
@@ -352,7 +362,7 @@ fn rollout_rows(
         columns.first().and_then(Value::as_object).map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
     let fields: Vec<Field> =
         schema.fields().iter().filter(|f| made.contains(&f.name().as_str())).map(|f| f.as_ref().clone()).collect();
-    let made = batch(Arc::new(arrow::datatypes::Schema::new(fields)), &columns)?
+    let made = batch(Arc::new(Schema::new(fields)), &columns)?
         .ok_or_else(|| Error::data(name, "a PPO step had no rollouts; are there training prompts?"))?;
     let column = |field: &Arc<Field>| {
         made.column_by_name(field.name())
@@ -363,5 +373,5 @@ fn rollout_rows(
     let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
     let fields: Vec<Field> =
         schema.fields().iter().zip(&columns).map(|(f, c)| Field::new(f.name(), c.data_type().clone(), true)).collect();
-    Ok(RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns)?)
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }

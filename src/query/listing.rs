@@ -52,7 +52,11 @@ pub fn register_batches(
     put(context, name, Arc::new(MemTable::try_new(schema, vec![batches])?))
 }
 
-fn put(context: &SessionContext, name: &str, table: Arc<dyn datafusion::datasource::TableProvider>) -> Result<()> {
+pub(super) fn put(
+    context: &SessionContext,
+    name: &str,
+    table: Arc<dyn datafusion::datasource::TableProvider>,
+) -> Result<()> {
     // Quoted, so that a name is taken as it is.
     let name = datafusion::common::TableReference::bare(name);
     context.deregister_table(name.clone())?;
