@@ -208,7 +208,7 @@ fn policies(rows: &[PolicyRow], config: Option<&Config>) -> Value {
         .iter()
         .map(|(policy, figures)| {
             let cells: Vec<Option<String>> =
-                columns.iter().map(|column| Some(plot::number(figures.get(column)?.0))).collect();
+                columns.iter().map(|column| Some(format!("{:.2}", figures.get(column)?.0))).collect();
             context! { policy, principles => principles_of(config, policy), cells }
         })
         .collect();
@@ -237,9 +237,9 @@ fn interventions(rows: &[PolicyRow], config: Option<&Config>) -> Vec<Value> {
                 }
                 cells.push(Compared {
                     column: column.clone(),
-                    from: plot::number(*from),
-                    to: plot::number(*to),
-                    change: format!("{}{}", if to > from { "+" } else { "" }, plot::number(to - from)),
+                    from: format!("{from:.2}"),
+                    to: format!("{to:.2}"),
+                    change: format!("{:+.2}", to - from),
                     n: *n,
                     touched,
                 });
