@@ -28,17 +28,22 @@ pub(super) fn pack(
         eps: config.rms_norm_eps as f32,
         context: config.max_position_embeddings,
     };
-    let embedding = Plain::take(weights, "model.embed_tokens.weight", &[vocab, hidden])?;
-    let (embedding, unembedding) = match config.tie_word_embeddings {
-        true => (None, Parts::matrix(embedding.values(), vocab, hidden)),
-        false => {
+    let (embedding, unembedding) = {
+        let embedding = Plain::take(weights, "model.embed_tokens.weight", &[vocab, hidden])?;
+        if config.tie_word_embeddings {
+            (None, Parts::matrix(embedding.values(), vocab, hidden))
+        } else {
             let rows = Parts::rows(embedding.values(), hidden);
             drop(embedding);
             let unembedding = Plain::take(weights, "lm_head.weight", &[vocab, hidden])?;
             (Some(rows), Parts::matrix(unembedding.values(), vocab, hidden))
         }
     };
-    let layers = (0..config.num_hidden_layers).map(|i| layer(config, &shape, weights, i)).collect::<Result<_>>()?;
+    let mut layers = Vec::with_capacity(config.num_hidden_layers);
+    for i in 0..config.num_hidden_layers {
+        layers.push(layer(config, &shape, weights, i)?);
+        give_memory_back();
+    }
     let parts = Parts {
         embedding,
         layers,
@@ -79,6 +84,15 @@ fn layer(config: &ModelConfig, shape: &Shape, weights: &mut impl WeightSource, i
         down: down.values(),
     };
     Ok(Layer::new(shape, &tensors))
+}
+
+/// Returns the memory of dropped tensors to the system, which the C library would keep between the packed ones.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: frees nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// A tensor whose memory may be read: f32, contiguous, in main memory, of the right shape.

@@ -1,11 +1,10 @@
 //! One safetensors file: its header, checked, and its tensors, copied out piece by piece.
 //!
 //! In: a file that nobody vouches for. Out: tensors of the type that is asked for. The file is mapped and never read
-//! as a whole: a piece of [`PIECE`] bytes is copied, checked, converted and its pages given back before the next one,
+//! as a whole: a piece of [`PIECE`] values is copied, checked, converted and its pages given back before the next one,
 //! so that loading holds the weights once, whatever the size of the largest tensor.
 
 use std::fs::File;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::{Advice, Mmap, UncheckedAdvice};
@@ -14,8 +13,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// Bytes of a file that are looked at in one go; a multiple of every value's size.
-const PIECE: usize = 4 << 20;
+/// Values that are looked at in one go: as many as libtorch computes on one thread. Its threads gain nothing here, and
+/// wait for each other at every piece where the machine has other things to do.
+const PIECE: usize = 32_768;
 /// The longest header, as the format's own library has it.
 const MAX_HEADER: u64 = 100_000_000;
 /// The file begins with the length of the header.
@@ -41,7 +41,9 @@ impl Shard {
         // It is no more than advice, which may fail.
         let _ = map.advise(Advice::Sequential);
         let (metadata, data) = header(&map).map_err(|problem| wrong(&problem))?;
-        Ok(Shard { path: path.to_path_buf(), map, metadata, data })
+        let shard = Shard { path: path.to_path_buf(), map, metadata, data };
+        shard.forget();
+        Ok(shard)
     }
 
     /// The names of the tensors, in no order.
@@ -78,9 +80,9 @@ impl Shard {
         (0..length).step_by(PIECE).all(|at| {
             let piece = |start: usize| start + at..start + length.min(at + PIECE);
             let (a, b) = (piece(self.data + ours.data_offsets.0), piece(shard.data + theirs.data_offsets.0));
-            let same = self.map.get(a.clone()).is_some_and(|bytes| Some(bytes) == shard.map.get(b.clone()));
-            self.forget(a);
-            shard.forget(b);
+            let same = self.map.get(a).is_some_and(|bytes| Some(bytes) == shard.map.get(b));
+            self.forget();
+            shard.forget();
             same
         })
     }
@@ -115,12 +117,12 @@ impl Shard {
             other => return Err(self.wrong(name, format!("has type {other:?}; only F32, F16 and BF16 are supported"))),
         };
         let (start, end) = (self.data + info.data_offsets.0, self.data + info.data_offsets.1);
-        for from in (start..end).step_by(PIECE) {
-            let range = from..end.min(from + PIECE);
-            let bytes = self.map.get(range.clone()).ok_or_else(|| self.wrong(name, "lies outside of the file"))?;
-            let values = (bytes.len() / kind.elt_size_in_bytes()) as i64;
+        let size = kind.elt_size_in_bytes();
+        for from in (start..end).step_by(PIECE * size) {
+            let bytes = self.map.get(from..end.min(from + PIECE * size)).ok_or_else(|| self.wrong(name, "lies outside of the file"))?;
+            let values = (bytes.len() / size) as i64;
             let piece = Tensor::f_from_data_size(bytes, &[values], kind)?;
-            self.forget(range);
+            self.forget();
             // The extremes of values with a NaN among them are NaN.
             let (least, most) = piece.f_aminmax(None, false)?;
             if !least.f_double_value(&[])?.is_finite() || !most.f_double_value(&[])?.is_finite() {
@@ -131,10 +133,11 @@ impl Shard {
         Ok(())
     }
 
-    /// Gives the pages of these bytes back; who needs them again has them from the file.
-    fn forget(&self, range: Range<usize>) {
+    /// Gives all pages back, those that the kernel mapped ahead of a read too; who needs them again has them from the
+    /// file.
+    fn forget(&self) {
         // SAFETY: the map is private and read only, so dropped pages read the same bytes again. Advice may fail.
-        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        let _ = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 }
 
