@@ -27,6 +27,7 @@ mod model_checkpoint;
 mod model_fixtures;
 mod model_llama;
 mod model_lora;
+mod model_templates;
 mod pipeline;
 mod pipeline_settings;
 mod pipeline_support;

@@ -213,7 +213,7 @@ fn with_model(folder: &Path) {
 }
 
 #[test]
-fn a_model_is_checked_by_its_headers() {
+fn a_model_is_checked_by_its_files() {
     let folder = starter();
     with_model(folder.path());
     let ran = check(folder.path(), &[]);
@@ -237,7 +237,22 @@ fn a_model_is_checked_by_its_headers() {
     fs::remove_file(folder.path().join("model/tokenizer.json")).unwrap();
     assert!(findings(check(folder.path(), &[])).iter().any(|line| line.contains("tokenizer.json: cannot read")));
     fs::write(folder.path().join("model/model.safetensors"), "short").unwrap();
-    assert!(findings(check(folder.path(), &[]))[0].contains("is not a valid safetensors file"));
+    assert!(findings(check(folder.path(), &[]))[0].contains("is cut short: it has 5 of 8 bytes"));
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_found_before_a_run() {
+    let folder = starter();
+    with_model(folder.path());
+    let path = folder.path().join("model/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len();
+    // The last value, a bfloat16.
+    bytes[end - 2..].copy_from_slice(&0x7fc0u16.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let found = findings(check(folder.path(), &[]));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("model.safetensors: tensor model.") && found[0].contains("not finite"), "{found:#?}");
 }
 
 #[test]

@@ -194,7 +194,7 @@ fn templates_render_as_in_transformers() {
             let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
             let prompt = case["add_generation_prompt"].as_bool().unwrap();
             for template in [&in_settings, &in_file] {
-                let ours = template.render(&messages, prompt);
+                let ours = template.render(&messages, &Map::new(), prompt);
                 match case["expected"].as_str() {
                     Some(expected) => {
                         assert_eq!(ours.unwrap(), expected, "{name}, {}", case["talk"]);
@@ -217,11 +217,11 @@ fn templates_render_as_in_transformers() {
 fn folders_without_a_template_get_the_plain_layout() {
     let talk = [Message::new("user", "Hello"), Message::new("assistant", "Hi."), Message::new("user", "Bye")];
     for (_, template) in [chat(json!({})), chat(json!({"chat_template": null}))] {
-        assert_eq!(template.render(&talk[..1], true).unwrap(), "### User\nHello\n\n### Assistant\n");
+        assert_eq!(template.render(&talk[..1], &Map::new(), true).unwrap(), "### User\nHello\n\n### Assistant\n");
         let all = "### User\nHello\n\n### Assistant\nHi.\n\n### User\nBye\n\n";
-        assert_eq!(template.render(&talk, false).unwrap(), all);
+        assert_eq!(template.render(&talk, &Map::new(), false).unwrap(), all);
     }
-    assert_eq!(ChatTemplate::plain().unwrap().render(&talk[..1], false).unwrap(), "### User\nHello\n\n");
+    assert_eq!(ChatTemplate::plain().unwrap().render(&talk[..1], &Map::new(), false).unwrap(), "### User\nHello\n\n");
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn one_of_several_named_templates_is_the_default() {
     let named =
         json!([{"name": "tool_use", "template": "T"}, {"name": "default", "template": "{{ messages[0].content }}"}]);
     let (_, template) = chat(json!({"chat_template": named}));
-    assert_eq!(template.render(&[Message::new("user", "hey")], false).unwrap(), "hey");
+    assert_eq!(template.render(&[Message::new("user", "hey")], &Map::new(), false).unwrap(), "hey");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn template_errors_name_file_and_line() {
             std::fs::write(folder.path().join("chat_template.jinja"), source).unwrap();
         }
         let template = ChatTemplate::open(folder.path(), &Tokenizer::open(folder.path()).unwrap());
-        template.and_then(|template| template.render(&talk, true)).unwrap_err().to_string()
+        template.and_then(|template| template.render(&talk, &Map::new(), true)).unwrap_err().to_string()
     };
     let error = open(Some("one\n{% if %}"), json!({}));
     assert!(error.contains("chat_template.jinja:2: does not parse"), "{error}");

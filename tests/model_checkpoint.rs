@@ -220,7 +220,25 @@ fn bad_folders_give_one_clear_line_each() {
             |f| std::fs::rename(f.join("model.safetensors"), f.join("pytorch_model.bin")).unwrap(),
             &["pytorch_model.bin", "refused", "save_pretrained"],
         ),
-        ("empty file", "untied", |f| std::fs::write(f.join("model.safetensors"), "").unwrap(), &["model.safetensors"]),
+        (
+            "empty file",
+            "untied",
+            |f| std::fs::write(f.join("model.safetensors"), "").unwrap(),
+            &["model.safetensors", "0 of 8 bytes"],
+        ),
+        (
+            "renamed pickle",
+            "untied",
+            |f| std::fs::write(f.join("model.safetensors"), b"PK\x03\x04 and the rest of a zip").unwrap(),
+            &["model.safetensors", "pickle", "refused", "safe_serialization=True"],
+        ),
+        (
+            "Git LFS pointer",
+            "untied",
+            |f| std::fs::write(f.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1\n").unwrap(),
+            &["model.safetensors", "git lfs pull"],
+        ),
+        ("long header", "untied", |f| raw(f, &" ".repeat(20), 0), &["model.safetensors", "not a valid safetensors"]),
         (
             "no header",
             "untied",
@@ -235,10 +253,55 @@ fn bad_folders_give_one_clear_line_each() {
             &["model.safetensors", "not a valid safetensors"],
         ),
         (
+            // The sum of sizes is 2^64 - 1, to which the format's own reader adds the header without a check.
+            "sizes that overflow together",
+            "untied",
+            |f| {
+                let one = 1u64 << 60;
+                let tensor = |i: u64| {
+                    let (start, end) = (i * one, if i == 15 { u64::MAX } else { (i + 1) * one });
+                    let size = end - start;
+                    format!(r#""t{i}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{start},{end}]}}"#)
+                };
+                raw(f, &format!("{{{}}}", (0..16).map(tensor).collect::<Vec<_>>().join(",")), 4)
+            },
+            &["model.safetensors", "not a valid safetensors", "overflow"],
+        ),
+        (
+            "tensors that overlap",
+            "untied",
+            |f| {
+                let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}"#;
+                raw(f, header, 6)
+            },
+            &["model.safetensors", "not a valid safetensors", "invalid offset", "`b`"],
+        ),
+        (
+            "a size that lies",
+            "untied",
+            |f| raw(f, r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4),
+            &["model.safetensors", "not a valid safetensors"],
+        ),
+        (
+            "one name twice",
+            "untied",
+            |f| {
+                let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+                raw(f, header, 8)
+            },
+            &["model.safetensors", "not a valid safetensors"],
+        ),
+        (
+            "bytes after the last tensor",
+            "untied",
+            |f| raw(f, r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 9),
+            &["model.safetensors", "5 bytes after the last tensor"],
+        ),
+        (
             "header beyond the file",
             "untied",
             |f| raw(f, r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#, 4),
-            &["model.safetensors", "not a valid safetensors"],
+            &["model.safetensors", "cut short", "copied in full"],
         ),
         (
             "cut short",
@@ -319,7 +382,7 @@ fn bad_folders_give_one_clear_line_each() {
             "no shard",
             "tied",
             |f| std::fs::remove_file(f.join("model-00002-of-00004.safetensors")).unwrap(),
-            &["model-00002-of-00004.safetensors", "cannot open"],
+            &["model-00002-of-00004.safetensors", "is missing", "model.safetensors.index.json needs it"],
         ),
         (
             "no map",
@@ -355,7 +418,7 @@ fn bad_folders_give_one_clear_line_each() {
                     drop(v["weight_map"].as_object_mut().unwrap().remove("model.norm.weight"))
                 })
             },
-            &["model.safetensors.index.json", "model.norm.weight is missing"],
+            &["model.safetensors.index.json", "does not name tensor model.norm.weight", "-of-00004.safetensors"],
         ),
     ];
     for (name, base, change, parts) in cases {

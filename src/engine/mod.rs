@@ -23,15 +23,12 @@ mod stats;
 mod weights;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use futures::future::{BoxFuture, FutureExt};
-use tch::Tensor;
-
-use crate::model::{Head, ModelConfig, Tokenizer};
+use crate::model::{Head, ModelConfig, Tokenizer, WeightSource};
 use crate::torch::guard;
 use crate::{Error, Result};
 use job::{Job, Model, Ticket};
@@ -90,14 +87,13 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// Packs the weights and starts the workers.
     ///
-    /// `weights` are contiguous f32 CPU tensors under their Hugging Face names, LoRA merged, with `score.weight`
-    /// (`[1, hidden]`) for [`Head::Linear`].
+    /// `weights` gives contiguous tensors, and `score.weight` (`[1, hidden]`) for [`Head::Linear`].
     ///
     /// # Errors
     /// A model error for a missing or misshapen tensor; a config error for options that cannot work.
     pub fn new(
         config: &ModelConfig,
-        weights: BTreeMap<String, Tensor>,
+        mut weights: impl WeightSource,
         tokenizer: Arc<Tokenizer>,
         head: Head,
         options: EngineOptions,
@@ -114,7 +110,7 @@ impl Engine {
         let context = config.max_position_embeddings;
         let fastest = || Instructions::available().into_iter().next().unwrap_or(Instructions::Portable);
         let instructions = options.instructions.unwrap_or_else(fastest);
-        let decoder = guard("engine weights", || weights::pack(config, &weights, head, instructions))?;
+        let decoder = guard("engine weights", || weights::pack(config, &mut weights, head, instructions))?;
         drop(weights);
 
         let block_bytes = decoder.block_len() * size_of::<f32>();
@@ -162,9 +158,9 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::new`]; the old weights then stay.
-    pub fn reload(&self, weights: BTreeMap<String, Tensor>) -> Result<()> {
+    pub fn reload(&self, mut weights: impl WeightSource) -> Result<()> {
         let head = self.shared.model.head;
-        let decoder = guard("engine weights", || weights::pack(&self.config, &weights, head, self.instructions))?;
+        let decoder = guard("engine weights", || weights::pack(&self.config, &mut weights, head, self.instructions))?;
         drop(weights);
         let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.shared.wait_until_idle();

@@ -1,32 +1,19 @@
-//! Tensors in safetensors files: read through a memory map, written in a fixed order.
+//! Tensors in safetensors files: read through memory maps, written in a fixed order.
 //!
 //! In: a folder with `model.safetensors`, or with `model.safetensors.index.json` and its shards; or one file.
-//! Out: one tensor at a time, copied out of the map and checked (shape, type, finite values), so that loading
-//! holds the weights once plus one tensor. Pages of the map are given back after each tensor.
-//!
-//! Headers are untrusted bytes: the safetensors crate validates them, this module says in which file.
+//! Out: one tensor at a time, checked (shape, type, finite values). Loading holds the weights once ([`Shard`]).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use memmap2::{Mmap, UncheckedAdvice};
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
+use safetensors::tensor::{Dtype, View};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::config::read_object;
+use super::shard::Shard;
 use crate::{Error, Result};
-
-/// One mapped safetensors file.
-struct Shard {
-    path: PathBuf,
-    map: Mmap,
-    metadata: Metadata,
-    /// Where tensor data starts: after the length word and the header.
-    data: usize,
-}
 
 /// The tensors of one file or of all shards of a folder.
 pub(crate) struct Checkpoint {
@@ -79,7 +66,7 @@ impl Checkpoint {
     /// Opens one safetensors file.
     pub(crate) fn file(path: &Path) -> Result<Self> {
         let shard = Shard::open(path)?;
-        let index = shard.metadata.tensors().into_keys().map(|name| (name, 0)).collect();
+        let index = shard.names().map(|name| (name, 0)).collect();
         Ok(Checkpoint { shards: vec![shard], index })
     }
 
@@ -103,16 +90,27 @@ impl Checkpoint {
             let number = match numbers.get(file) {
                 Some(number) => *number,
                 None => {
-                    shards.push(Shard::open(&folder.join(file))?);
+                    let shard = folder.join(file);
+                    if !shard.exists() {
+                        let problem = format!("is missing, and {} needs it; was all downloaded?", path.display());
+                        return Err(Error::model(shard.display(), problem));
+                    }
+                    shards.push(Shard::open(&shard)?);
                     numbers.insert(file, shards.len() - 1);
                     shards.len() - 1
                 }
             };
-            if shards.get(number).is_none_or(|shard| shard.metadata.info(name).is_none()) {
+            if shards.get(number).is_none_or(|shard| shard.info(name).is_none()) {
                 let problem = format!("tensor {name} is not in this file, where {} says it is", path.display());
                 return Err(Error::model(folder.join(file).display(), problem));
             }
             index.insert(name.clone(), number);
+        }
+        for shard in &shards {
+            if let Some(name) = shard.names().filter(|name| !index.contains_key(name)).min() {
+                let problem = format!("weight_map does not name tensor {name}, which is in {}", shard.path.display());
+                return Err(Error::model(path.display(), problem));
+            }
         }
         Ok(Checkpoint { shards, index })
     }
@@ -128,9 +126,9 @@ impl Checkpoint {
         self.shards.get(number).map_or(Path::new(""), |shard| &shard.path)
     }
 
-    /// The tensor `name`, which must have this shape and finite values, as `kind` on `device`.
-    pub(crate) fn tensor(&self, name: &str, shape: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
-        let missing = || {
+    /// The file of a tensor, or why there is none.
+    fn shard(&self, name: &str, shape: &[i64]) -> Result<&Shard> {
+        self.index.get(name).and_then(|number| self.shards.get(*number)).ok_or_else(|| {
             let place = if self.shards.len() == 1 {
                 self.path_of(name).display().to_string()
             } else {
@@ -138,17 +136,41 @@ impl Checkpoint {
                 folder.join("model.safetensors.index.json").display().to_string()
             };
             Error::model(place, format!("tensor {name} is missing; the configuration needs it with shape {shape:?}"))
-        };
-        let shard = self.index.get(name).and_then(|number| self.shards.get(*number)).ok_or_else(missing)?;
-        shard.tensor(name, shape, kind, device)
+        })
+    }
+
+    /// An error unless the headers hold a tensor of this name and shape.
+    pub(crate) fn check(&self, name: &str, shape: &[i64]) -> Result<()> {
+        self.shard(name, shape)?.check(name, shape)
+    }
+
+    /// The tensor `name`, which must have this shape and finite values, as `kind` on `device`.
+    pub(crate) fn tensor(&self, name: &str, shape: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
+        self.shard(name, shape)?.tensor(name, shape, kind, device)
+    }
+
+    /// An error unless `copy` holds the bytes of the embedding, which it may repeat in a tied model.
+    pub(crate) fn check_copy(&self, copy: &str, embedding: &str) -> Result<()> {
+        let (ours, theirs) = (self.shard(copy, &[])?, self.shard(embedding, &[])?);
+        if ours.same_bytes(copy, theirs, embedding) {
+            return Ok(());
+        }
+        let problem = format!("tensor {copy} differs from the embedding although config.json says tie_word_embeddings");
+        Err(Error::model(ours.path.display(), problem))
     }
 
     /// Shape, type and bytes of a tensor, from the header alone.
     pub(crate) fn header(&self, name: &str) -> Option<(Vec<i64>, Dtype, usize)> {
         let shard = self.shards.get(*self.index.get(name)?)?;
-        let info = shard.metadata.info(name)?;
+        let info = shard.info(name)?;
         let shape = info.shape.iter().map(|n| *n as i64).collect();
         Some((shape, info.dtype, info.data_offsets.1 - info.data_offsets.0))
+    }
+
+    /// An error unless every value of this tensor is finite.
+    pub(crate) fn check_values(&self, name: &str) -> Result<()> {
+        let shard = self.index.get(name).and_then(|number| self.shards.get(*number));
+        shard.map_or(Ok(()), |shard| shard.check_values(name))
     }
 
     /// The names of all tensors, sorted.
@@ -165,47 +187,6 @@ impl Checkpoint {
                 format!("tensor {name} has no place in this model; does the configuration belong to these weights?"),
             )),
         }
-    }
-}
-
-impl Shard {
-    fn open(path: &Path) -> Result<Self> {
-        let wrong = |problem: &str| Error::model(path.display(), problem);
-        let file = File::open(path).map_err(|e| wrong("cannot open this weight file").because(e))?;
-        // SAFETY: the map is read only and lives while a folder is loaded; a file that another process cuts short
-        // in that time ends this one (SIGBUS), as with every memory map.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| wrong("cannot map this weight file").because(e))?;
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|e| wrong("is not a valid safetensors file; was it copied in full?").because(e))?;
-        Ok(Shard { path: path.to_path_buf(), map, metadata, data: header + size_of::<u64>() })
-    }
-
-    fn tensor(&self, name: &str, shape: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
-        let wrong = |problem: String| Error::model(self.path.display(), format!("tensor {name} {problem}"));
-        let info = self.metadata.info(name).ok_or_else(|| wrong("is missing".into()))?;
-        let found: Vec<i64> = info.shape.iter().map(|n| *n as i64).collect();
-        if found != shape {
-            return Err(wrong(format!("has shape {found:?}; the configuration needs {shape:?}")));
-        }
-        let stored = match info.dtype {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            other => return Err(wrong(format!("has type {other:?}; only F32, F16 and BF16 are supported"))),
-        };
-        let (start, end) = (self.data + info.data_offsets.0, self.data + info.data_offsets.1);
-        let bytes = self.map.get(start..end).ok_or_else(|| wrong("lies outside of the file".into()))?;
-        let tensor = Tensor::f_from_data_size(bytes, shape, stored)?;
-        // SAFETY: the map is private and read only, so dropped pages read the same bytes again. Advice may fail
-        // (it is no more than advice).
-        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
-        // In pieces, because the check makes temporary tensors of the size of its input.
-        for piece in tensor.f_view(-1)?.f_split(1 << 20, 0)? {
-            if !bool::try_from(piece.f_isfinite()?.f_all()?)? {
-                return Err(wrong("holds values that are not finite (NaN or infinity)".into()));
-            }
-        }
-        Ok(tensor.f_to_device(device)?.f_to_kind(kind)?)
     }
 }
 

@@ -1,7 +1,7 @@
-//! A model folder's weights without reading them: names, shapes and types, from the headers of its files.
+//! A model folder's weights without loading them: names, shapes and types from the headers of its files, and, where
+//! those are right, a pass over the values.
 //!
-//! In: a Hugging Face folder. Out: its size, or everything that [`Network::open`](super::Network::open) would refuse
-//! except values that are not finite.
+//! In: a Hugging Face folder. Out: its size, or everything that [`Network::open`](super::Network::open) would refuse.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::weights::{LM_HEAD, Weights};
 use crate::torch::guard;
 use crate::{Error, Result};
 
-/// What the headers say.
+/// What is in the files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
     /// `config.json`.
@@ -31,7 +31,7 @@ pub struct Inspection {
     pub problems: Vec<String>,
 }
 
-/// Looks at the headers of a folder's weights.
+/// Looks at a folder's weights; memory stays small.
 ///
 /// # Errors
 /// A model error when `config.json` or a header cannot be read; wrong tensors are [`Inspection::problems`].
@@ -66,6 +66,10 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
             let place = checkpoint.path_of(name).display();
             format!("{place}: tensor {name} has no place in this model; does config.json belong to these weights?")
         }));
+        if problems.is_empty() {
+            let found = known.iter().filter(|name| checkpoint.has(name));
+            problems.extend(found.filter_map(|name| checkpoint.check_values(name).err()).map(|error| error.to_string()));
+        }
         Ok(Inspection { config, tensors, parameters, bytes, problems })
     })
 }

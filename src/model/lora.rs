@@ -124,6 +124,13 @@ impl Lora {
         self.layers.get(l)?.get(p)?.as_ref()
     }
 
+    /// The pair of the weight with this Hugging Face name.
+    pub(crate) fn pair_of(&self, name: &str) -> Option<&Pair> {
+        let path = name.strip_suffix(".weight")?;
+        let layer: usize = path.strip_prefix("model.layers.")?.split_once('.')?.0.parse().ok()?;
+        (0..PROJECTIONS.len()).find(|p| module(layer, *p) == path).and_then(|p| self.pair(layer, p))
+    }
+
     /// `lora_alpha / r`.
     pub(crate) fn scale(&self) -> f64 {
         self.config.lora_alpha / self.config.r as f64

@@ -6,7 +6,8 @@
 //! tokenizer.json ─> Tokenizer                  │ ids [batch, time]
 //! chat_template ─> ChatTemplate                ├─> hidden [batch, time, hidden] ─> logits, scores
 //!                                              ├─> log_probs [batch, time - 1]
-//!                                              ├─> merged: plain f32 weights for the decoder
+//!                                              ├─> merged: plain f32 weights for the decoder, as PlainWeights
+//!                                              │           reads them where no network is needed
 //!                                              └─> save: a Hugging Face or PEFT folder
 //! ```
 //!
@@ -18,17 +19,20 @@
 mod chat;
 mod checkpoint;
 mod config;
+mod folder;
 mod forward;
 mod head;
 mod inspect;
 mod lora;
 mod network;
 mod save;
+mod shard;
 mod tokenizer;
 mod weights;
 
 pub use chat::{ChatTemplate, Message};
 pub use config::ModelConfig;
+pub use folder::{PlainWeights, WeightSource};
 pub use head::Head;
 pub use inspect::{Inspection, inspect};
 pub use lora::LoraConfig;

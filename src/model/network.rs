@@ -4,18 +4,18 @@
 //! serves many networks: `with_lora` and `with_adapter` share them and own nothing but the adapter and the head.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
+use super::folder::{Folder, read_adapter};
 use super::head::{Head, SCORE, random_score, row_difference};
 use super::lora::{Lora, LoraConfig, PREFIX, merge};
-use super::save::{read_adapter_config, read_side_files};
-use super::weights::{LM_HEAD, Weights};
+use super::save::read_side_files;
+use super::weights::Weights;
 use crate::draw::Key;
 use crate::torch::guard;
 use crate::{Error, Result};
@@ -63,34 +63,13 @@ impl Network {
     pub fn open(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
         guard(&folder.display().to_string(), || {
             let _frozen = tch::no_grad_guard();
-            let config = ModelConfig::open(folder)?;
+            let opened = Folder::open(folder)?;
             let files = read_side_files(folder)?;
-            let checkpoint = Checkpoint::open(folder)?;
-            let untied = !config.tie_word_embeddings && (checkpoint.has(LM_HEAD) || !config.is_classifier());
-            let mut known = BTreeSet::new();
-            let weights = Weights::build(&config, untied, |name, shape| {
-                known.insert(name.to_string());
-                checkpoint.tensor(name, shape, kind, device)
+            let weights = Weights::build(&opened.config, opened.untied, |name, shape| {
+                opened.tensor(name, shape, kind, device)
             })?;
-            let mut score = None;
-            if checkpoint.has(SCORE) {
-                known.insert(SCORE.to_string());
-                score = Some(checkpoint.tensor(SCORE, &[1, config.hidden_size as i64], Kind::Float, device)?);
-            }
-            if config.tie_word_embeddings && checkpoint.has(LM_HEAD) {
-                known.insert(LM_HEAD.to_string());
-                let copy = checkpoint.tensor(LM_HEAD, &weights.embedding.size(), kind, device)?;
-                if !copy.equal(&weights.embedding) {
-                    return Err(Error::model(
-                        checkpoint.path_of(LM_HEAD).display(),
-                        format!(
-                            "tensor {LM_HEAD} differs from the embedding although config.json says tie_word_embeddings"
-                        ),
-                    ));
-                }
-            }
-            checkpoint.no_others(&known)?;
-            let mut network = Network::assemble(config, weights, files, kind)?;
+            let score = opened.score(device)?;
+            let mut network = Network::assemble(opened.config, weights, files, kind)?;
             network.base = folder.display().to_string();
             network.head = if score.is_some() { Head::Linear } else { Head::None };
             network.score = score;
@@ -186,20 +165,12 @@ impl Network {
     /// head as `base_model.model.score.weight`) on the same frozen base tensors.
     pub fn with_adapter(&self, folder: &Path) -> Result<Self> {
         guard(&folder.display().to_string(), || {
-            let lora = read_adapter_config(folder)?;
-            let checkpoint = Checkpoint::adapter(folder)?;
-            let mut known = BTreeSet::new();
-            let mut take = |name: &str, shape: &[i64]| {
-                known.insert(name.to_string());
-                checkpoint.tensor(name, shape, Kind::Float, self.device())
-            };
-            let mut network = self.on_same_base(Some(Lora::build(&lora, &self.config, &mut take)?));
-            let score = format!("{PREFIX}{SCORE}");
-            if checkpoint.has(&score) {
-                network.score = Some(take(&score, &[1, self.config.hidden_size as i64])?);
+            let (lora, score) = read_adapter(folder, &self.config, self.device())?;
+            let mut network = self.on_same_base(Some(lora));
+            if score.is_some() {
+                network.score = score;
                 network.head = Head::Linear;
             }
-            checkpoint.no_others(&known)?;
             Ok(network.settled())
         })
     }

@@ -12,7 +12,7 @@ use super::setup::{Base, Setup};
 use crate::config::Lora;
 use crate::draw::{Key, key};
 use crate::engine::{Engine, EngineOptions, Inference};
-use crate::model::{LoraConfig, Network, Tokenizer};
+use crate::model::{LoraConfig, Network, PlainWeights, Tokenizer};
 use crate::query::{Models, SessionOptions, session};
 use crate::stage::Job;
 use crate::store::Artifact;
@@ -54,6 +54,15 @@ impl Setup {
             Network::open(base, self.kind, self.device)?.with_adapter(folder)
         } else {
             Network::open(folder, self.kind, self.device)
+        }
+    }
+
+    /// The weights of `folder` for an engine, on `base` when it is an adapter.
+    fn plain(&self, base: &Path, folder: &Path) -> Result<PlainWeights> {
+        if folder.join("adapter_config.json").exists() {
+            PlainWeights::open(base, self.kind)?.with_adapter(folder)
+        } else {
+            PlainWeights::open(folder, self.kind)
         }
     }
 
@@ -99,12 +108,13 @@ impl Setup {
         models.register_with_tokenizer(
             name,
             move || {
-                let mut network = setup.open(&base, &folder)?;
+                let weights = setup.plain(&base, &folder)?;
+                let tokenizer = Tokenizer::open(&base)?;
                 // The folder holds a linear head; a Yes/No head is in the configuration only.
-                if rewards {
-                    network = setup.with_reward_head(network, &Tokenizer::open(&base)?)?;
-                }
-                Ok(Arc::new(setup.engine(&network, &base)?) as Arc<dyn Inference>)
+                let head = if rewards { setup.reward_head(weights.head(), &tokenizer, &folder)? } else { weights.head() };
+                let config = weights.config().clone();
+                let options = setup.engine_options();
+                Ok(Arc::new(Engine::new(&config, weights, Arc::new(tokenizer), head, options)?) as Arc<dyn Inference>)
             },
             move || Ok(Arc::new(Tokenizer::open(&for_tokenizer)?)),
         );
@@ -113,8 +123,11 @@ impl Setup {
     /// An engine with the network's weights as they are now.
     pub(super) fn engine(&self, network: &Network, base: &Path) -> Result<Engine> {
         let tokenizer = Arc::new(Tokenizer::open(base)?);
-        let options = EngineOptions { workers: self.workers, ..EngineOptions::default() };
-        Engine::new(network.config(), network.merged()?, tokenizer, network.head(), options)
+        Engine::new(network.config(), network.merged()?, tokenizer, network.head(), self.engine_options())
+    }
+
+    fn engine_options(&self) -> EngineOptions {
+        EngineOptions { workers: self.workers, ..EngineOptions::default() }
     }
 }
 

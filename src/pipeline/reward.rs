@@ -1,6 +1,6 @@
 //! Stages `reward_pretraining` and `reward`: labelled pairs -> the model `reward`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
@@ -149,20 +149,29 @@ async fn run(
 impl Setup {
     /// The network with the reward head of the configuration; a linear head that is there stays.
     pub(super) fn with_reward_head(&self, network: Network, tokenizer: &Tokenizer) -> Result<Network> {
-        let config = &self.config.reward;
-        let tokens = match &config.answers {
-            Some([yes, no]) => {
-                let place = "reward.answers";
-                Some((single_token(tokenizer, place, yes)?, single_token(tokenizer, place, no)?))
-            }
-            None => None,
-        };
-        match (config.head, tokens) {
+        match (self.config.reward.head, self.answer_tokens(tokenizer)?) {
             (RewardHead::YesNo, Some((yes, no))) => network.with_head(Head::YesNo { yes, no }, self.key("reward/head")),
             (RewardHead::Linear, Some((yes, no))) if network.head() != Head::Linear => {
                 network.with_margin_head(yes, no)
             }
             _ => network.with_head(Head::Linear, self.key("reward/head")),
         }
+    }
+
+    /// The head of a reward model in `folder` that was trained with this configuration, where the folder's own head
+    /// is `found`.
+    pub(super) fn reward_head(&self, found: Head, tokenizer: &Tokenizer, folder: &Path) -> Result<Head> {
+        match (self.config.reward.head, self.answer_tokens(tokenizer)?) {
+            (RewardHead::YesNo, Some((yes, no))) => Ok(Head::YesNo { yes, no }),
+            _ if found == Head::Linear => Ok(Head::Linear),
+            _ => Err(Error::model(folder.display(), "has no score.weight; a reward model with a linear head has one")),
+        }
+    }
+
+    /// The tokens of `reward.answers`.
+    fn answer_tokens(&self, tokenizer: &Tokenizer) -> Result<Option<(u32, u32)>> {
+        let Some([yes, no]) = &self.config.reward.answers else { return Ok(None) };
+        let place = "reward.answers";
+        Ok(Some((single_token(tokenizer, place, yes)?, single_token(tokenizer, place, no)?)))
     }
 }

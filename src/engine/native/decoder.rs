@@ -10,7 +10,7 @@
 use super::attention::{Attention, MAX_QUERIES};
 use super::gemm::Gemm;
 use super::kernels::{Instructions, Kernels};
-use super::layer::{Layer, Tensors, line};
+use super::layer::{Layer, Parts};
 use super::memory::{Lines, Matrix, Packed, padded};
 use super::pointwise::{RmsNorm, Rotary, SwiGlu};
 use super::simd::LANES;
@@ -36,6 +36,18 @@ pub struct Shape {
     pub context: usize,
 }
 
+impl Shape {
+    /// Half a head, padded: queries and keys are stored as two such halves.
+    pub(super) fn half(&self) -> usize {
+        padded(self.head_dim / 2)
+    }
+
+    /// A head of values, padded.
+    pub(super) fn value_width(&self) -> usize {
+        padded(self.head_dim)
+    }
+}
+
 /// Packed weights, shared by all worker threads.
 #[derive(Debug)]
 pub struct Decoder {
@@ -45,11 +57,7 @@ pub struct Decoder {
     half: usize,
     /// A head of values, padded.
     value_width: usize,
-    embedding: Lines,
-    layers: Vec<Layer>,
-    norm: Lines,
-    unembedding: Packed,
-    score: Option<Packed>,
+    parts: Parts,
     cos: Lines,
     sin: Lines,
 }
@@ -82,44 +90,22 @@ pub struct Scratch {
 }
 
 impl Decoder {
-    /// Packs the weights. `None` if this processor lacks the instructions.
-    ///
-    /// The tensors must have the sizes that `shape` says; the caller has checked them.
-    pub fn new(shape: Shape, tensors: &Tensors<'_>, instructions: Instructions) -> Option<Self> {
+    /// A decoder of packed weights, which must have the sizes that `shape` says; the caller has checked them. `None`
+    /// if this processor lacks the instructions.
+    pub fn new(shape: Shape, parts: Parts, instructions: Instructions) -> Option<Self> {
         let kernels = instructions.kernels()?;
-        let half = padded(shape.head_dim / 2);
-        let value_width = padded(shape.head_dim);
-        let layers = tensors.layers.iter().map(|t| Layer::new(&shape, half, value_width, t)).collect();
-        let width = padded(shape.hidden);
-        let mut embedding = Lines::zeroed(shape.vocab * width);
-        for (to, from) in embedding.as_mut_slice().chunks_mut(width).zip(tensors.embedding.chunks(shape.hidden)) {
-            to[..shape.hidden].copy_from_slice(from);
-        }
+        let half = shape.half();
         let (mut cos, mut sin) = (Lines::zeroed(shape.context * half), Lines::zeroed(shape.context * half));
         for position in 0..shape.context {
-            for (j, &frequency) in tensors.frequencies.iter().enumerate() {
+            for (j, &frequency) in parts.frequencies.iter().enumerate() {
                 // The angle is rounded to f32, as in every other implementation; its cosine is then exact.
                 let angle = f64::from(position as f32 * frequency);
                 cos.as_mut_slice()[position * half + j] = angle.cos() as f32;
                 sin.as_mut_slice()[position * half + j] = angle.sin() as f32;
             }
         }
-        let rows =
-            |w: &[f32], i: usize| -> std::ops::Range<usize> { i * shape.hidden..w.len().min((i + 1) * shape.hidden) };
-        let head = tensors.unembedding;
-        Some(Decoder {
-            kernels,
-            shape,
-            half,
-            value_width,
-            embedding,
-            layers,
-            norm: line(tensors.norm),
-            unembedding: Packed::new(shape.hidden, shape.vocab, |i| head.get(rows(head, i))),
-            score: tensors.score.map(|w| Packed::new(shape.hidden, 1, |_| Some(w))),
-            cos,
-            sin,
-        })
+        let value_width = shape.value_width();
+        Some(Decoder { kernels, shape, half, value_width, parts, cos, sin })
     }
 
     /// The shape.
@@ -129,7 +115,7 @@ impl Decoder {
 
     /// f32 in a block: keys and values of [`LANES`] tokens in all layers.
     pub fn block_len(&self) -> usize {
-        self.layers.len() * self.layer_len()
+        self.parts.layers.len() * self.layer_len()
     }
 
     fn layer_len(&self) -> usize {
@@ -166,15 +152,24 @@ impl Decoder {
             assert!(rows + span.tokens.len() <= scratch.x.rows);
             let width = padded(self.shape.hidden);
             for &token in span.tokens {
-                let at = token as usize * width;
-                scratch.x.row_mut(rows)[..width].copy_from_slice(&self.embedding.as_slice()[at..at + width]);
+                let row = &mut scratch.x.row_mut(rows)[..width];
+                match &self.parts.embedding {
+                    Some(embedding) => {
+                        let at = token as usize * width;
+                        row.copy_from_slice(&embedding.as_slice()[at..at + width]);
+                    }
+                    None => {
+                        row[self.shape.hidden..].fill(0.0);
+                        self.parts.unembedding.row(token as usize, &mut row[..self.shape.hidden]);
+                    }
+                }
                 rows += 1;
             }
         }
-        for (i, layer) in self.layers.iter().enumerate() {
+        for (i, layer) in self.parts.layers.iter().enumerate() {
             rows = self.layer(scratch, spans, rows, i, layer);
         }
-        self.norm(scratch, &self.norm, rows);
+        self.norm(scratch, &self.parts.norm, rows);
         rows
     }
 
@@ -182,7 +177,7 @@ impl Decoder {
     fn layer(&self, scratch: &mut Scratch, spans: &[Span<'_>], rows: usize, index: usize, layer: &Layer) -> usize {
         self.norm(scratch, &layer.attention_norm, rows);
         self.gemm(&layer.qkv, &scratch.hidden, 0, rows, &mut scratch.qkv, false);
-        let last = index + 1 == self.layers.len();
+        let last = index + 1 == self.parts.layers.len();
         let (mut first, mut kept) = (0, 0);
         for span in spans {
             let len = span.tokens.len();
@@ -301,7 +296,7 @@ impl Decoder {
 
     /// Computes the logits of wanted rows `first..first + rows`; read them with [`Decoder::logit_row`].
     pub fn logits(&self, scratch: &mut Scratch, first: usize, rows: usize) {
-        self.gemm(&self.unembedding, &scratch.hidden, first, rows, &mut scratch.logits, false);
+        self.gemm(&self.parts.unembedding, &scratch.hidden, first, rows, &mut scratch.logits, false);
     }
 
     /// Row `i` of the last [`Decoder::logits`] call, and the padding after it.
@@ -312,12 +307,12 @@ impl Decoder {
     /// The logit of one token for wanted row `row`, with the same bits as in the full row of logits.
     pub fn logit(&self, scratch: &mut Scratch, row: usize, token: u32) -> f32 {
         let token = token as usize;
-        self.one_panel(&self.unembedding, scratch, row, token / LANES)[token % LANES]
+        self.one_panel(&self.parts.unembedding, scratch, row, token / LANES)[token % LANES]
     }
 
     /// The linear head's score of wanted row `row`; `None` without such a head.
     pub fn score(&self, scratch: &mut Scratch, row: usize) -> Option<f32> {
-        let score = self.score.as_ref()?;
+        let score = self.parts.score.as_ref()?;
         Some(self.one_panel(score, scratch, row, 0)[0])
     }
 

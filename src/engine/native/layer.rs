@@ -7,24 +7,46 @@ use super::decoder::Shape;
 use super::memory::{Lines, Packed, padded};
 use std::borrow::Cow;
 
-/// Weights as a checkpoint stores them: row-major `[outputs, inputs]`, f32.
+/// The packed weights of a model, made one tensor at a time.
 #[derive(Debug)]
-pub struct Tensors<'a> {
-    /// `[vocab, hidden]`.
-    pub embedding: &'a [f32],
+pub struct Parts {
+    /// [`Parts::rows`] of `[vocab, hidden]`; `None` where the unembedding is the embedding.
+    pub embedding: Option<Lines>,
     /// One per layer.
-    pub layers: Vec<LayerTensors<'a>>,
-    /// `[hidden]`, the final norm.
-    pub norm: &'a [f32],
-    /// `[vocab, hidden]`; the embedding again where the model ties them.
-    pub unembedding: &'a [f32],
-    /// `[1, hidden]`, the linear reward head, if there is one.
-    pub score: Option<&'a [f32]>,
+    pub layers: Vec<Layer>,
+    /// [`Parts::vector`] of `[hidden]`, the final norm.
+    pub norm: Lines,
+    /// [`Parts::matrix`] of `[vocab, hidden]`.
+    pub unembedding: Packed,
+    /// [`Parts::matrix`] of `[1, hidden]`, the linear reward head, if there is one.
+    pub score: Option<Packed>,
     /// `[head_dim / 2]` rotary frequencies, in radians per position.
-    pub frequencies: &'a [f32],
+    pub frequencies: Vec<f32>,
 }
 
-/// The weights of one layer, `[outputs, inputs]`.
+impl Parts {
+    /// Rows of `[rows, width]`, each from a cache line on.
+    pub fn rows(weights: &[f32], width: usize) -> Lines {
+        let stride = padded(width);
+        let mut lines = Lines::zeroed(weights.len() / width * stride);
+        for (to, from) in lines.as_mut_slice().chunks_mut(stride).zip(weights.chunks(width)) {
+            to[..width].copy_from_slice(from);
+        }
+        lines
+    }
+
+    /// A vector.
+    pub fn vector(weights: &[f32]) -> Lines {
+        line(weights)
+    }
+
+    /// A matrix `[outputs, inputs]`.
+    pub fn matrix(weights: &[f32], outputs: usize, inputs: usize) -> Packed {
+        Packed::new(inputs, outputs, |i| weights.get(i * inputs..(i + 1) * inputs))
+    }
+}
+
+/// The weights of one layer as a checkpoint stores them: row-major `[outputs, inputs]`, f32.
 #[derive(Debug)]
 pub struct LayerTensors<'a> {
     /// `[hidden]`, the norm before attention.
@@ -49,7 +71,7 @@ pub struct LayerTensors<'a> {
 
 /// One layer, packed.
 #[derive(Debug)]
-pub(super) struct Layer {
+pub struct Layer {
     pub(super) attention_norm: Lines,
     pub(super) qkv: Packed,
     pub(super) output: Packed,
@@ -59,8 +81,9 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// Packs the weights of a layer; `half` and `value_width` are the padded widths of the decoder.
-    pub(super) fn new<'a>(shape: &Shape, half: usize, value_width: usize, t: &LayerTensors<'a>) -> Self {
+    /// Packs the weights of a layer, which must have the sizes that `shape` says.
+    pub fn new<'a>(shape: &Shape, t: &LayerTensors<'a>) -> Self {
+        let (half, value_width) = (shape.half(), shape.value_width());
         let (hidden, dim) = (shape.hidden, shape.head_dim);
         let query_columns = shape.heads * 2 * half;
         let key_columns = shape.kv_heads * 2 * half;

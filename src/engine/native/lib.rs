@@ -1,6 +1,6 @@
 //! The decoder's arithmetic: plain Rust on f32, no libtorch, and nothing else of salmon.
 //!
-//! In: weights ([`Tensors`]), spans of tokens and their blocks of keys and values. Out: final hidden states,
+//! In: weights ([`Parts`]), spans of tokens and their blocks of keys and values. Out: final hidden states,
 //! logits, scores, sampled tokens.
 //!
 //! Batch invariance: every output element is computed in an order that depends on its own row only (see `gemm`
@@ -28,7 +28,7 @@ mod x86;
 
 pub use decoder::{Decoder, Scratch, Shape, Span};
 pub use kernels::Instructions;
-pub use layer::{LayerTensors, Tensors};
-pub use memory::Lines;
+pub use layer::{Layer, LayerTensors, Parts};
+pub use memory::{Lines, Packed};
 pub use sample::{Choice, Sampler};
 pub use simd::LANES;

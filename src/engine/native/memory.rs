@@ -83,7 +83,7 @@ impl Matrix {
 
 /// A weight matrix in panels: `data[panel][i][lane]` is the weight from input `i` to output `16 panel + lane`.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub struct Packed {
     data: Lines,
     /// Inputs.
     pub(super) k: usize,
@@ -124,6 +124,13 @@ impl Packed {
             });
         }
         Packed { data, k, panels }
+    }
+
+    /// The weight row of an output, which is one lane of its panel.
+    pub(super) fn row(&self, column: usize, out: &mut [f32]) {
+        let start = column / LANES * self.k * LANES + column % LANES;
+        let weights = self.data.as_slice()[start..].iter().step_by(LANES);
+        out.iter_mut().zip(weights).for_each(|(to, from)| *to = *from);
     }
 
     /// The weights of `panel` and the panels after it.
