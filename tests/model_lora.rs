@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::model_fixtures::{bytes, copy, distance, fixture, ids, open, recorded};
 
 fn lora(r: i64, modules: &[&str]) -> LoraConfig {
-    LoraConfig { r, lora_alpha: 4.0, target_modules: modules.iter().map(|name| name.to_string()).collect() }
+    LoraConfig { r, lora_alpha: 4.0, target_modules: modules.to_vec().into(), ..LoraConfig::default() }
 }
 
 const ALL: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];

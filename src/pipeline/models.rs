@@ -9,10 +9,9 @@ use std::sync::Arc;
 use datafusion::prelude::SessionContext;
 
 use super::setup::{Base, Setup};
-use crate::config::Lora;
 use crate::draw::{Key, key};
 use crate::engine::{Engine, EngineOptions, Inference};
-use crate::model::{LoraConfig, Network, Tokenizer};
+use crate::model::{Network, Tokenizer};
 use crate::query::{Models, SessionOptions, session};
 use crate::stage::Job;
 use crate::store::Artifact;
@@ -48,10 +47,16 @@ impl Setup {
         key(self.config.seed, &[stage])
     }
 
+    /// A base for adapters, quantised where the configuration says so.
+    fn open_base(&self, base: &Path) -> Result<Network> {
+        let quantization = self.config.model.quantization_config.unwrap_or_default();
+        Network::open_quantized(base, self.kind, self.device, quantization)
+    }
+
     /// A network of `folder`, on `base` when it is an adapter.
     pub(super) fn open(&self, base: &Path, folder: &Path) -> Result<Network> {
         if folder.join("adapter_config.json").exists() {
-            Network::open(base, self.kind, self.device)?.with_adapter(folder)
+            self.open_base(base)?.with_adapter(folder)
         } else {
             Network::open(folder, self.kind, self.device)
         }
@@ -59,10 +64,11 @@ impl Setup {
 
     /// A network to train: a fresh adapter (or what `folder` has of one) with `[model.lora]`, else all weights.
     pub(super) fn trainable(&self, base: &Path, folder: &Path, key: Key) -> Result<Network> {
-        let network = self.open(base, folder)?;
+        let adapter = folder.join("adapter_config.json").exists();
+        let network = if adapter { self.open(base, folder)? } else { self.open_base(folder)? };
         match &self.config.model.lora {
             Some(_) if network.lora().is_some() => Ok(network),
-            Some(lora) => network.with_lora(&lora_config(lora), key),
+            Some(lora) => network.with_lora(lora, key),
             None => network.with_full_training(),
         }
     }
@@ -118,10 +124,6 @@ impl Setup {
     }
 }
 
-fn lora_config(lora: &Lora) -> LoraConfig {
-    LoraConfig { r: lora.r, lora_alpha: lora.lora_alpha, target_modules: lora.target_modules.clone() }
-}
-
 /// A tokenizer's id for a text that must be one token.
 pub(super) fn single_token(tokenizer: &Tokenizer, place: &str, text: &str) -> Result<u32> {
     if let Some(id) = tokenizer.token(text) {
@@ -140,7 +142,7 @@ impl Setup {
     /// The family of these model folders.
     pub(super) fn family(&self, base: &Path, folders: &[&PathBuf]) -> Result<Family> {
         let shared = self.config.model.lora.is_some() || folders.iter().any(|f| f.join("adapter_config.json").exists());
-        Ok(Family(if shared { Some(Network::open(base, self.kind, self.device)?) } else { None }))
+        Ok(Family(if shared { Some(self.open_base(base)?) } else { None }))
     }
 
     /// A model of the family, to read from.
@@ -156,7 +158,7 @@ impl Setup {
         let network = self.open_in(family, folder)?;
         match &self.config.model.lora {
             Some(_) if network.lora().is_some() => Ok(network),
-            Some(lora) => network.with_lora(&lora_config(lora), self.key(name)),
+            Some(lora) => network.with_lora(lora, self.key(name)),
             None => network.with_full_training(),
         }
     }
