@@ -197,9 +197,13 @@ fn bad_adapter_folders_say_what_is_wrong() {
         ),
         ("other kind", |f| edit(f, |v| v["peft_type"] = json!("IA3")), &["adapter_config.json", "peft_type", "IA3"]),
         ("dora", |f| edit(f, |v| v["use_dora"] = json!(true)), &["use_dora", "only plain LoRA"]),
-        ("rank pattern", |f| edit(f, |v| v["rank_pattern"] = json!({"q_proj": 2})), &["rank_pattern"]),
+        (
+            "rank pattern",
+            |f| edit(f, |v| v["rank_pattern"] = json!({"q_proj": 2})),
+            &["q_proj.lora_A", "[3, 24]", "[2, 24]"],
+        ),
         ("pissa", |f| edit(f, |v| v["init_lora_weights"] = json!("pissa")), &["init_lora_weights", "pissa"]),
-        ("saved modules", |f| edit(f, |v| v["modules_to_save"] = json!(["lm_head"])), &["modules_to_save", "lm_head"]),
+        ("saved modules", |f| edit(f, |v| v["modules_to_save"] = json!(["norm"])), &["modules_to_save", "norm"]),
         ("no rank", |f| edit(f, |v| drop(v.as_object_mut().unwrap().remove("r"))), &["adapter_config.json", "`r`"]),
         (
             "other module",
