@@ -58,6 +58,7 @@ mod templates;
 mod torch_boundary;
 mod train_fixtures;
 mod train_formulas;
+mod train_memory;
 mod train_optimizer;
 mod train_ppo;
 mod train_reward;
