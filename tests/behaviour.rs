@@ -11,6 +11,7 @@ mod cli_support;
 mod cli_surface;
 mod docs;
 mod docs_configuration;
+mod engine_adapters;
 mod engine_batch;
 mod engine_errors;
 mod engine_exact;

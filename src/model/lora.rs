@@ -4,9 +4,12 @@
 //! `B [out, r]` in f32 per layer and projection, and trainable copies of whole modules. Names are PEFT's, so that
 //! peft opens what we save.
 
+use std::collections::BTreeMap;
+
 use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
+use super::head::Head;
 use super::lora_config::{LoraConfig, Place};
 use super::matrix::Matrix;
 use super::weights::{LM_HEAD, Weights, module, projection_shape};
@@ -32,6 +35,28 @@ pub(crate) struct Lora {
     pub(crate) embedding: Option<Tensor>,
     /// In place of the unembedding, `[vocab, hidden]` f32.
     pub(crate) lm_head: Option<Tensor>,
+}
+
+/// An adapter's tensors as they are now, for a decoder that adds them to the base row by row: f32 on the CPU.
+#[derive(Debug)]
+pub struct AdapterWeights {
+    /// By module path, for example `model.layers.0.self_attn.q_proj`.
+    pub pairs: BTreeMap<String, LowRank>,
+    /// The head.
+    pub head: Head,
+    /// `score.weight` `[1, hidden]` with [`Head::Linear`].
+    pub score: Option<Tensor>,
+}
+
+/// A low-rank difference `scale * B A`.
+#[derive(Debug)]
+pub struct LowRank {
+    /// `[r, in]`.
+    pub a: Tensor,
+    /// `[out, r]`.
+    pub b: Tensor,
+    /// The factor.
+    pub scale: f64,
 }
 
 /// The embedding's name.
@@ -128,6 +153,19 @@ impl Lora {
         }
         out.extend(self.embedding.as_ref().map(|tensor| (format!("{PREFIX}{EMBEDDING}"), tensor)));
         out.extend(self.lm_head.as_ref().map(|tensor| (format!("{PREFIX}{LM_HEAD}"), tensor)));
+        out
+    }
+
+    /// The pairs by module path, with copies of their tensors.
+    pub(crate) fn pairs(&self) -> BTreeMap<String, LowRank> {
+        let copy = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).contiguous().copy();
+        let mut out = BTreeMap::new();
+        for (l, layer) in self.layers.iter().enumerate() {
+            for (p, pair) in layer.iter().enumerate() {
+                let Some(pair) = pair else { continue };
+                out.insert(module(l, p), LowRank { a: copy(&pair.a), b: copy(&pair.b), scale: pair.scale });
+            }
+        }
         out
     }
 

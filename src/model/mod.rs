@@ -33,6 +33,7 @@ pub use chat::{ChatTemplate, Message};
 pub use config::ModelConfig;
 pub use head::Head;
 pub use inspect::{Inspection, inspect};
+pub use lora::{AdapterWeights, LowRank};
 pub use lora_config::{LoraConfig, Patterns, Targets};
 pub use matrix::QuantizationConfig;
 pub use network::Network;

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
 use super::head::{Head, SCORE, random_score, row_difference};
-use super::lora::{Lora, PREFIX, merge};
+use super::lora::{AdapterWeights, Lora, PREFIX, merge};
 use super::lora_config::LoraConfig;
 use super::matrix::{Matrix, QuantizationConfig, Quantizer};
 use super::save::{read_adapter_config, read_side_files};
@@ -374,6 +374,19 @@ impl Network {
             }
         }
         weights
+    }
+
+    /// The adapter and the head as they are now, for a decoder that has the base; `None` where the network is more than
+    /// low-rank differences to its base: fully trained, or with whole modules of its own.
+    pub fn adapter(&self) -> Result<Option<AdapterWeights>> {
+        guard("adapter", || {
+            let Some(lora) = self.lora.as_ref().filter(|lora| lora.embedding.is_none() && lora.lm_head.is_none())
+            else {
+                return Ok(None);
+            };
+            let score = self.score.as_ref().map(|score| score.detach().to_device(Device::Cpu).contiguous().copy());
+            Ok(Some(AdapterWeights { pairs: lora.pairs(), head: self.head, score }))
+        })
     }
 
     /// Plain f32 CPU tensors under Hugging Face names for the decoder: the adapter merged, `score.weight` with a
