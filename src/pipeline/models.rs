@@ -10,7 +10,7 @@ use datafusion::prelude::SessionContext;
 
 use super::setup::{Base, Setup};
 use crate::draw::{Key, key};
-use crate::engine::{Engine, EngineOptions, Inference};
+use crate::engine::{Adapted, Engine, EngineOptions, Inference};
 use crate::model::{Network, Tokenizer};
 use crate::query::{Models, SessionOptions, session};
 use crate::stage::Job;
@@ -135,20 +135,54 @@ pub(super) fn single_token(tokenizer: &Tokenizer, place: &str, text: &str) -> Re
     }
 }
 
-/// The base network that adapters share, opened once; `None` when the models are whole folders.
-pub(super) struct Family(Option<Network>);
+/// The models of one stage that are adapters on one base: the base's network, opened once, and one engine with its
+/// weights that answers for all of them. `None` when the models are whole folders.
+pub(super) struct Family(Option<(Network, Arc<Engine>)>);
+
+/// A model that a stage asks while it trains it.
+#[derive(Clone)]
+pub(super) enum Live {
+    /// An adapter on its family's engine.
+    Adapter(Arc<Adapted>),
+    /// An engine with weights of its own.
+    Whole(Arc<Engine>),
+}
+
+impl Live {
+    /// For a catalog.
+    pub(super) fn inference(&self) -> Arc<dyn Inference> {
+        match self {
+            Live::Adapter(model) => Arc::clone(model) as Arc<dyn Inference>,
+            Live::Whole(engine) => Arc::clone(engine) as Arc<dyn Inference>,
+        }
+    }
+
+    /// Gives the model the weights that `network`, which it was made from, has now.
+    pub(super) fn update(&self, network: &Network) -> Result<()> {
+        match (self, network.adapter()?) {
+            (Live::Adapter(model), Some(adapter)) => model.reload(&adapter),
+            (Live::Adapter(_), None) => Err(Error::internal("policy", "its network is no adapter any more")),
+            (Live::Whole(engine), _) => engine.reload(network.merged()?),
+        }
+    }
+}
 
 impl Setup {
     /// The family of these model folders.
     pub(super) fn family(&self, base: &Path, folders: &[&PathBuf]) -> Result<Family> {
         let shared = self.config.model.lora.is_some() || folders.iter().any(|f| f.join("adapter_config.json").exists());
-        Ok(Family(if shared { Some(self.open_base(base)?) } else { None }))
+        if !shared {
+            return Ok(Family(None));
+        }
+        let network = self.open_base(base)?;
+        let engine = Arc::new(self.engine(&network, base)?);
+        Ok(Family(Some((network, engine))))
     }
 
     /// A model of the family, to read from.
     pub(super) fn open_in(&self, family: &Family, folder: &Path) -> Result<Network> {
         match &family.0 {
-            Some(base) if folder.join("adapter_config.json").exists() => base.with_adapter(folder),
+            Some((base, _)) if folder.join("adapter_config.json").exists() => base.with_adapter(folder),
             _ => Network::open(folder, self.kind, self.device),
         }
     }
@@ -161,5 +195,13 @@ impl Setup {
             Some(lora) => network.with_lora(lora, self.key(name)),
             None => network.with_full_training(),
         }
+    }
+
+    /// A model of the family, to ask: with the weights that `network` has now.
+    pub(super) fn live(&self, family: &Family, network: &Network, base: &Path) -> Result<Live> {
+        Ok(match (&family.0, network.adapter()?) {
+            (Some((_, engine)), Some(adapter)) => Live::Adapter(Arc::new(Adapted::new(engine, &adapter)?)),
+            _ => Live::Whole(Arc::new(self.engine(network, base)?)),
+        })
     }
 }
