@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use salmon::config::{Config, Lora, RewardPretraining};
+use salmon::config::{Config, RewardPretraining};
+use salmon::model::{LoraConfig, QuantizationConfig};
 use toml::{Table, Value};
 
 use crate::docs::page_is;
@@ -143,6 +144,8 @@ fn types() -> Types {
     for source in [
         include_str!("../src/config/mod.rs"),
         include_str!("../src/config/training.rs"),
+        include_str!("../src/model/lora_config.rs"),
+        include_str!("../src/model/matrix/mod.rs"),
         include_str!("../src/train/config.rs"),
         include_str!("../src/train/schedule.rs"),
         include_str!("../src/train/ppo/kl.rs"),
@@ -156,7 +159,8 @@ fn types() -> Types {
 /// The defaults as TOML, with the sections that are left out by default.
 fn defaults() -> Table {
     let mut config = Config::default();
-    config.model.lora = Some(Lora::default());
+    config.model.lora = Some(LoraConfig::default());
+    config.model.quantization_config = Some(QuantizationConfig::default());
     config.reward_pretraining = Some(RewardPretraining::default());
     Table::try_from(config).unwrap()
 }
@@ -176,6 +180,9 @@ fn shown_type(types: &Types, kind: &str) -> String {
         "Vec<Vec<String>>" => "list of lists of texts".into(),
         "[String; 2]" => "two texts".into(),
         "toml::Table" => "table".into(),
+        "Vec<usize>" => "list of whole numbers".into(),
+        "Targets" => "list of texts, or text".into(),
+        "Patterns<i64>" | "Patterns<f64>" => "table".into(),
         _ => match inside(kind, "Option") {
             Some(kind) => shown_type(types, kind),
             None if types.0.get(kind).is_some_and(|t| t.is_enum) => "text".into(),

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::model_fixtures::{bytes, copy, distance, fixture, ids, open, recorded};
 
 fn lora(r: i64, modules: &[&str]) -> LoraConfig {
-    LoraConfig { r, lora_alpha: 4.0, target_modules: modules.iter().map(|name| name.to_string()).collect() }
+    LoraConfig { r, lora_alpha: 4.0, target_modules: modules.to_vec().into(), ..LoraConfig::default() }
 }
 
 const ALL: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
@@ -197,9 +197,13 @@ fn bad_adapter_folders_say_what_is_wrong() {
         ),
         ("other kind", |f| edit(f, |v| v["peft_type"] = json!("IA3")), &["adapter_config.json", "peft_type", "IA3"]),
         ("dora", |f| edit(f, |v| v["use_dora"] = json!(true)), &["use_dora", "only plain LoRA"]),
-        ("rank pattern", |f| edit(f, |v| v["rank_pattern"] = json!({"q_proj": 2})), &["rank_pattern"]),
+        (
+            "rank pattern",
+            |f| edit(f, |v| v["rank_pattern"] = json!({"q_proj": 2})),
+            &["q_proj.lora_A", "[3, 24]", "[2, 24]"],
+        ),
         ("pissa", |f| edit(f, |v| v["init_lora_weights"] = json!("pissa")), &["init_lora_weights", "pissa"]),
-        ("saved modules", |f| edit(f, |v| v["modules_to_save"] = json!(["lm_head"])), &["modules_to_save", "lm_head"]),
+        ("saved modules", |f| edit(f, |v| v["modules_to_save"] = json!(["norm"])), &["modules_to_save", "norm"]),
         ("no rank", |f| edit(f, |v| drop(v.as_object_mut().unwrap().remove("r"))), &["adapter_config.json", "`r`"]),
         (
             "other module",

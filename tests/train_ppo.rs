@@ -67,7 +67,12 @@ fn the_first_ratio_is_exactly_one() {
         }
     }
     // And with LoRA adapters of policy, reference and value model on one base.
-    let adapter = LoraConfig { r: 4, lora_alpha: 8.0, target_modules: vec!["q_proj".into(), "down_proj".into()] };
+    let adapter = LoraConfig {
+        r: 4,
+        lora_alpha: 8.0,
+        target_modules: vec!["q_proj", "down_proj"].into(),
+        ..LoraConfig::default()
+    };
     let base = network(1);
     let lora = |n: u64| base.with_lora(&adapter, key(n, &["lora"])).unwrap();
     let value = lora(3).with_head(Head::Linear, key(3, &["head"])).unwrap();

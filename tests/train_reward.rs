@@ -77,8 +77,12 @@ fn the_loss_is_bradley_terry_on_single_rows() {
 fn it_learns_to_tell_pairs_apart() {
     let pairs = pairs(48);
     let plan = Plan { rows: 48, batch_size: 16, epochs: 12, key: key(2, &["plan"]) };
-    let adapter =
-        LoraConfig { r: 4, lora_alpha: 8.0, target_modules: vec!["q_proj".into(), "v_proj".into(), "up_proj".into()] };
+    let adapter = LoraConfig {
+        r: 4,
+        lora_alpha: 8.0,
+        target_modules: vec!["q_proj", "v_proj", "up_proj"].into(),
+        ..LoraConfig::default()
+    };
     let lora =
         network(1).with_lora(&adapter, key(1, &["lora"])).unwrap().with_head(Head::Linear, key(3, &["head"])).unwrap();
     let margin =

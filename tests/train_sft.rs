@@ -149,8 +149,12 @@ fn a_restored_trainer_goes_on_as_if_it_had_never_stopped() {
     for lora in [false, true] {
         let fresh = |workers: usize| {
             let base = network(1);
-            let adapter =
-                LoraConfig { r: 4, lora_alpha: 8.0, target_modules: vec!["q_proj".into(), "down_proj".into()] };
+            let adapter = LoraConfig {
+                r: 4,
+                lora_alpha: 8.0,
+                target_modules: vec!["q_proj", "down_proj"].into(),
+                ..LoraConfig::default()
+            };
             let network = if lora { base.with_lora(&adapter, key(1, &["lora"])) } else { base.with_full_training() };
             SftTrainer::new(network.unwrap(), config(), run(plan.steps(), workers)).unwrap()
         };
@@ -274,7 +278,7 @@ fn a_damaged_checkpoint_is_named() {
     );
     assert_eq!(other.steps_done(), 0);
 
-    let adapter = LoraConfig { r: 4, lora_alpha: 8.0, target_modules: vec!["q_proj".into()] };
+    let adapter = LoraConfig { r: 4, lora_alpha: 8.0, target_modules: vec!["q_proj"].into(), ..LoraConfig::default() };
     let lora = network(1).with_lora(&adapter, key(1, &["lora"])).unwrap();
     let error = SftTrainer::new(lora, config(), run(9, 1)).unwrap().restore(folder.path()).unwrap_err();
     assert!(error.to_string().contains("is missing"), "{error}");

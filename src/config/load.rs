@@ -146,6 +146,15 @@ impl Config {
                 return bad(key, "must be 0 (greedy) or positive");
             }
         }
+        if let Some(lora) = &self.model.lora {
+            lora.check(&format!("{place}: model.lora"))?;
+        }
+        if let Some(quantization) = &self.model.quantization_config {
+            quantization.check(&format!("{place}: model.quantization_config"))?;
+            if quantization.is_on() && self.model.lora.is_none() {
+                return bad("model.quantization_config", "quantised weights do not train; add a section [model.lora]");
+            }
+        }
         if !["sft", "base"].contains(&self.judge.model.as_str()) {
             return bad("judge.model", "must be `sft` or `base`");
         }

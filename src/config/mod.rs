@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use load::{parse, read};
 pub use training::{Normalize, Ppo, Reward, RewardHead, RewardPretraining, ValueInit};
 
+use crate::model::{LoraConfig, QuantizationConfig};
 use crate::train::config::SftConfig;
 
 /// A whole run. Sections stand in the order in which data flows through them.
@@ -88,13 +89,22 @@ pub struct Model {
     pub device: String,
     /// CPU threads for inference and training, 0 = all cores.
     pub workers: usize,
+    /// Quantised projections of the frozen base; needs `[model.lora]`.
+    pub quantization_config: Option<QuantizationConfig>,
     /// LoRA for every trained model; without this section all weights are trained.
-    pub lora: Option<Lora>,
+    pub lora: Option<LoraConfig>,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Model { base: "pocket".into(), dtype: Dtype::Float32, device: "cpu".into(), workers: 0, lora: None }
+        Model {
+            base: "pocket".into(),
+            dtype: Dtype::Float32,
+            device: "cpu".into(),
+            workers: 0,
+            quantization_config: None,
+            lora: None,
+        }
     }
 }
 
@@ -104,27 +114,8 @@ impl Default for Model {
 pub enum Dtype {
     /// 32-bit floats.
     Float32,
-    /// bfloat16; LoRA weights and optimizer state stay 32-bit.
+    /// bfloat16 for computing; whatever trains, and its optimizer state, stays 32-bit.
     Bfloat16,
-}
-
-/// `[model.lora]`: the keys have PEFT's names.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Lora {
-    /// Rank.
-    pub r: i64,
-    /// Scale: the update is multiplied by `lora_alpha / r`.
-    pub lora_alpha: f64,
-    /// The projections that get an adapter.
-    pub target_modules: Vec<String>,
-}
-
-impl Default for Lora {
-    fn default() -> Self {
-        let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-        Lora { r: 64, lora_alpha: 16.0, target_modules: all.map(String::from).to_vec() }
-    }
 }
 
 /// `[data]`: files that `salmon import` made.

@@ -11,6 +11,7 @@ use futures::channel::oneshot;
 
 use super::native::{Choice, Decoder, Sampler, Scratch};
 use super::request::{Finish, Generation, Output, Request, Sampling, Task};
+use super::variant::Variant;
 use crate::draw::Key;
 use crate::model::{Head, TextStream, Tokenizer};
 use crate::{Error, Result};
@@ -76,7 +77,6 @@ impl Ticket {
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) tokenizer: Arc<Tokenizer>,
-    pub(super) head: Head,
     pub(super) end_tokens: Vec<u32>,
 }
 
@@ -85,6 +85,8 @@ pub(super) struct Model {
 pub(super) struct Job {
     ticket: Arc<Ticket>,
     index: usize,
+    /// The number of its model.
+    variant: usize,
     finished: bool,
     /// The input, then what was sampled.
     tokens: Vec<u32>,
@@ -109,7 +111,13 @@ enum Work {
 
 impl Job {
     /// The request is checked. `None`: there is nothing to compute, and the output is delivered.
-    pub(super) fn new(ticket: &Arc<Ticket>, index: usize, request: Request, context: usize) -> Option<Self> {
+    pub(super) fn new(
+        ticket: &Arc<Ticket>,
+        index: usize,
+        variant: usize,
+        request: Request,
+        context: usize,
+    ) -> Option<Self> {
         let mut tokens = request.prompt;
         let prompt = tokens.len();
         let mut length = prompt;
@@ -133,7 +141,22 @@ impl Job {
         };
         let input = tokens.len();
         let ticket = Arc::clone(ticket);
-        Some(Job { ticket, index, finished: false, tokens, input, needed: prompt - 1, length, computed: 0, work })
+        Some(Job {
+            ticket,
+            index,
+            variant,
+            finished: false,
+            tokens,
+            input,
+            needed: prompt - 1,
+            length,
+            computed: 0,
+            work,
+        })
+    }
+
+    pub(super) fn variant(&self) -> usize {
+        self.variant
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -231,17 +254,17 @@ impl Job {
     /// Takes hidden state `row` of the scratch; the output.
     pub(super) fn take_hidden(
         &self,
-        model: &Model,
+        variant: &Variant,
         decoder: &Decoder,
         scratch: &mut Scratch,
         row: usize,
     ) -> Result<Output> {
-        let output = match (&self.work, model.head) {
+        let output = match (&self.work, variant.head) {
             (Work::Choice { tokens }, _) => {
                 Output::Logits(tokens.iter().map(|&token| decoder.logit(scratch, row, token)).collect())
             }
             (Work::Reward, Head::Linear) => {
-                let score = decoder.score(scratch, row);
+                let score = decoder.score(scratch, row, variant.adapter.as_ref());
                 Output::Reward(score.ok_or_else(|| Error::internal("engine", "there is no score.weight"))?)
             }
             (Work::Reward, Head::YesNo { yes, no }) => {

@@ -20,17 +20,18 @@ mod pool;
 mod request;
 mod shared;
 mod stats;
+mod variant;
 mod weights;
 mod worker;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use futures::future::{BoxFuture, FutureExt};
 use crate::model::{Head, ModelConfig, Tokenizer, WeightSource};
 use crate::torch::guard;
 use crate::{Error, Result};
+use futures::future::{BoxFuture, FutureExt};
 use job::{Job, Model, Ticket};
 use native::LANES;
 use pool::Pool;
@@ -40,6 +41,8 @@ use salmon_native as native;
 pub use salmon_native::Instructions;
 use shared::Shared;
 pub use stats::EngineStats;
+pub use variant::Adapted;
+use variant::Variant;
 
 /// How much of the machine an engine uses. Results do not depend on it, except for `instructions`.
 #[derive(Debug, Clone, PartialEq)]
@@ -133,8 +136,9 @@ impl Engine {
         };
         let limits = Limits { vocab: config.vocab_size, context, has_head: head != Head::None };
         let pool = Pool::new(decoder.block_len(), blocks);
-        let model = Model { tokenizer, head, end_tokens: config.eos_token_ids.clone() };
-        let shared = Arc::new(Shared::new(model, decoder, pool, count, options.max_batch_tokens));
+        let model = Model { tokenizer, end_tokens: config.eos_token_ids.clone() };
+        let base = Variant { adapter: None, head, root: 0 };
+        let shared = Arc::new(Shared::new(model, base, decoder, pool, count, options.max_batch_tokens));
         let (config, gate) = (config.clone(), Mutex::new(()));
         let mut engine = Engine { shared, config, limits, instructions, gate, workers: Vec::with_capacity(count) };
         for me in 0..count {
@@ -159,14 +163,50 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`]; the old weights then stay.
     pub fn reload(&self, mut weights: impl WeightSource) -> Result<()> {
-        let head = self.shared.model.head;
+        let head = self.shared.lock().variants[0].head;
         let decoder = guard("engine weights", || weights::pack(&self.config, &mut weights, head, self.instructions))?;
         drop(weights);
-        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.gate();
         let mut state = self.shared.wait_until_idle();
         state.pool.clear();
         state.decoder = Arc::new(decoder);
         Ok(())
+    }
+
+    /// Keeps requests out of the queue while it is held.
+    fn gate(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues requests for one of the models.
+    fn submit_to(
+        &self,
+        variant: usize,
+        limits: &Limits,
+        requests: Vec<Request>,
+    ) -> BoxFuture<'static, Result<Vec<Output>>> {
+        let checked = requests.iter().enumerate().try_for_each(|(i, request)| request.check(i, limits));
+        if let Err(error) = checked {
+            return futures::future::ready(Err(error)).boxed();
+        }
+        if requests.is_empty() {
+            return futures::future::ready(Ok(Vec::new())).boxed();
+        }
+        let (ticket, outputs) = Ticket::new(requests.len());
+        let mut jobs = Vec::with_capacity(requests.len());
+        for (i, request) in requests.into_iter().enumerate() {
+            jobs.extend(Job::new(&ticket, i, variant, request, limits.context));
+        }
+        let gate = self.gate();
+        self.shared.enqueue(jobs);
+        drop(gate);
+        let cancel = CancelOnDrop(ticket);
+        async move {
+            let _cancel = cancel;
+            let closed = || Error::internal("engine", "stopped before these rows were done");
+            outputs.await.unwrap_or_else(|_| Err(closed()))
+        }
+        .boxed()
     }
 }
 
@@ -180,28 +220,7 @@ impl Inference for Engine {
     }
 
     fn submit(&self, requests: Vec<Request>) -> BoxFuture<'static, Result<Vec<Output>>> {
-        let checked = requests.iter().enumerate().try_for_each(|(i, request)| request.check(i, &self.limits));
-        if let Err(error) = checked {
-            return futures::future::ready(Err(error)).boxed();
-        }
-        if requests.is_empty() {
-            return futures::future::ready(Ok(Vec::new())).boxed();
-        }
-        let (ticket, outputs) = Ticket::new(requests.len());
-        let mut jobs = Vec::with_capacity(requests.len());
-        for (i, request) in requests.into_iter().enumerate() {
-            jobs.extend(Job::new(&ticket, i, request, self.limits.context));
-        }
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.shared.enqueue(jobs);
-        drop(gate);
-        let cancel = CancelOnDrop(ticket);
-        async move {
-            let _cancel = cancel;
-            let closed = || Error::internal("engine", "stopped before these rows were done");
-            outputs.await.unwrap_or_else(|_| Err(closed()))
-        }
-        .boxed()
+        self.submit_to(0, &self.limits, requests)
     }
 }
 

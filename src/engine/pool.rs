@@ -23,7 +23,7 @@ pub(super) const BLOCK: usize = LANES;
 #[derive(Debug)]
 pub(super) struct Block {
     data: Lines,
-    /// Identity within the tree; 0 is the root.
+    /// Identity within the trees, whose roots have one too; 0 is the root of the first.
     id: u64,
     /// When a sequence last let go of it.
     used: AtomicU64,
@@ -114,18 +114,24 @@ impl Pool {
         }
     }
 
-    /// Starts a sequence with this input, which may grow to `length` tokens. Only blocks before position `needed`
+    /// The root of a tree of its own, for prefixes whose keys and values come from other weights.
+    pub(super) fn new_root(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// Starts a sequence under `root` with this input, which may grow to `length` tokens. Only blocks before position `needed`
     /// are taken from the tree: from there on the sequence needs hidden states, which the tree does not hold.
-    pub(super) fn admit(&mut self, input: &[u32], needed: usize, length: usize) -> Admission {
+    pub(super) fn admit(&mut self, root: u64, input: &[u32], needed: usize, length: usize) -> Admission {
         let mut found: Vec<&Arc<Block>> = Vec::new();
-        let mut parent = 0;
+        let mut parent = root;
         while let Some(place) = Place::of(parent, &input[..needed], found.len()) {
             match self.known.get(&place) {
                 Some(block) => found.push(block),
                 None if self.coming.contains_key(&place) => return Admission::Wait,
                 None => break,
             }
-            parent = found.last().map_or(0, |block| block.id);
+            parent = found.last().map_or(root, |block| block.id);
         }
         let most = length.div_ceil(BLOCK);
         let newly_held = found.iter().filter(|block| Arc::strong_count(block) == 1).count();

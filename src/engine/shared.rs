@@ -9,6 +9,7 @@ use super::job::{Job, Model};
 use super::native::Decoder;
 use super::pool::{Admission, Lease, Pool};
 use super::stats::Counters;
+use super::variant::Variant;
 
 /// Queued jobs that a worker looks at for one that can start.
 const WINDOW: usize = 256;
@@ -29,6 +30,8 @@ pub(super) struct State {
     pub(super) queue: VecDeque<Job>,
     pub(super) pool: Pool,
     pub(super) decoder: Arc<Decoder>,
+    /// The models on these weights; the first is the base itself.
+    pub(super) variants: Vec<Arc<Variant>>,
     /// Jobs running per worker.
     pub(super) running: Vec<usize>,
     pub(super) closed: bool,
@@ -45,6 +48,8 @@ impl State {
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) job: Job,
+    /// Its model.
+    pub(super) variant: Arc<Variant>,
     /// `None` only while it is being given back.
     pub(super) lease: Option<Lease>,
     /// Tokens to compute in this step.
@@ -52,11 +57,19 @@ pub(super) struct Running {
 }
 
 impl Shared {
-    pub(super) fn new(model: Model, decoder: Decoder, pool: Pool, workers: usize, most_rows: usize) -> Self {
+    pub(super) fn new(
+        model: Model,
+        base: Variant,
+        decoder: Decoder,
+        pool: Pool,
+        workers: usize,
+        most_rows: usize,
+    ) -> Self {
         let state = State {
             queue: VecDeque::new(),
             pool,
             decoder: Arc::new(decoder),
+            variants: vec![Arc::new(base)],
             running: vec![0; workers],
             closed: false,
         };
@@ -148,7 +161,8 @@ impl Shared {
             if running.len() >= all.div_ceil(state.running.len()) {
                 break;
             }
-            match state.pool.admit(job.input(), job.needed(), job.length()) {
+            let variant = Arc::clone(&state.variants[job.variant()]);
+            match state.pool.admit(variant.root, job.input(), job.needed(), job.length()) {
                 Admission::Wait => at += 1,
                 Admission::Full => break,
                 Admission::Started(lease) => {
@@ -157,7 +171,7 @@ impl Shared {
                     self.counters.hit(known);
                     job.advance(known);
                     rows += job.waiting();
-                    running.push(Running { job, lease: Some(lease), planned: 0 });
+                    running.push(Running { job, variant, lease: Some(lease), planned: 0 });
                     state.running[worker] = running.len();
                 }
             }

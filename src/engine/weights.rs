@@ -1,13 +1,13 @@
 //! From a model's tensors to packed weights.
 //!
-//! In: a [`ModelConfig`], a [`WeightSource`], a [`Head`]. Out: a [`Decoder`], or a model error that names the tensor,
-//! its shape and the shape it should have. A tensor is taken, packed and dropped before the next one is taken, the
-//! largest ones first, so that packing a model that is read meanwhile holds it once.
+//! In: a [`ModelConfig`], a [`WeightSource`], a [`Head`]; or an adapter. Out: a [`Decoder`] or an [`Adapter`] for it, or
+//! a model error that names the tensor, its shape and the shape it should have. A tensor is taken, packed and dropped
+//! before the next one is taken, the largest ones first, so that packing a model that is read meanwhile holds it once.
 
 use tch::{Device, Kind, Tensor};
 
-use super::native::{Decoder, Instructions, Layer, LayerTensors, Parts, Shape};
-use crate::model::{Head, ModelConfig, WeightSource};
+use super::native::{Adapter, Decoder, Instructions, Layer, LayerPairs, LayerTensors, PairTensors, Parts, Shape};
+use crate::model::{AdapterWeights, Head, ModelConfig, WeightSource};
 use crate::{Error, Result};
 
 /// Checks and packs the weights.
@@ -67,7 +67,8 @@ fn layer(config: &ModelConfig, shape: &Shape, weights: &mut impl WeightSource, i
     let kv_heads = config.num_key_value_heads * config.head_dim;
     let mut take =
         |name: &str, shape: &[usize]| Plain::take(weights, &format!("model.layers.{index}.{name}.weight"), shape);
-    let (attention_norm, mlp_norm) = (take("input_layernorm", &[hidden])?, take("post_attention_layernorm", &[hidden])?);
+    let (attention_norm, mlp_norm) =
+        (take("input_layernorm", &[hidden])?, take("post_attention_layernorm", &[hidden])?);
     let (query, key) = (take("self_attn.q_proj", &[heads, hidden])?, take("self_attn.k_proj", &[kv_heads, hidden])?);
     let (value, output) = (take("self_attn.v_proj", &[kv_heads, hidden])?, take("self_attn.o_proj", &[hidden, heads])?);
     let (gate, up) = (take("mlp.gate_proj", &[intermediate, hidden])?, take("mlp.up_proj", &[intermediate, hidden])?);
@@ -95,6 +96,44 @@ fn give_memory_back() {
     }
 }
 
+/// Checks and packs an adapter for `decoder`.
+pub(super) fn pack_adapter(config: &ModelConfig, adapter: &AdapterWeights, decoder: &Decoder) -> Result<Adapter> {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let heads = config.num_attention_heads * config.head_dim;
+    let kv_heads = config.num_key_value_heads * config.head_dim;
+    let mut used = 0;
+    let mut pair = |l: usize, name: &str, out: usize, input: usize| -> Result<Option<PairTensors<'_>>> {
+        let path = format!("model.layers.{l}.{name}");
+        let Some(pair) = adapter.pairs.get(&path) else { return Ok(None) };
+        used += 1;
+        let r = pair.a.size().first().map_or(0, |&r| r as usize);
+        let a = values(&format!("{path}.lora_A.weight"), &pair.a, &[r, input])?;
+        let b = values(&format!("{path}.lora_B.weight"), &pair.b, &[out, r])?;
+        Ok(Some(PairTensors { a, b, r, scale: pair.scale as f32 }))
+    };
+    let mut layers = Vec::with_capacity(config.num_hidden_layers);
+    for l in 0..config.num_hidden_layers {
+        layers.push(LayerPairs {
+            query: pair(l, "self_attn.q_proj", heads, hidden)?,
+            key: pair(l, "self_attn.k_proj", kv_heads, hidden)?,
+            value: pair(l, "self_attn.v_proj", kv_heads, hidden)?,
+            output: pair(l, "self_attn.o_proj", hidden, heads)?,
+            gate: pair(l, "mlp.gate_proj", inner, hidden)?,
+            up: pair(l, "mlp.up_proj", inner, hidden)?,
+            down: pair(l, "mlp.down_proj", hidden, inner)?,
+        });
+    }
+    if used != adapter.pairs.len() {
+        return Err(Error::internal("adapter", "has pairs for projections that the decoder does not have"));
+    }
+    let score = match (adapter.head, &adapter.score) {
+        (Head::Linear, Some(score)) => Some(values("score.weight", score, &[1, hidden])?),
+        (Head::Linear, None) => return Err(Error::model("score.weight", "this tensor is missing")),
+        _ => None,
+    };
+    Ok(decoder.adapter(&layers, score))
+}
+
 /// A tensor whose memory may be read: f32, contiguous, in main memory, of the right shape.
 struct Plain(Tensor);
 
@@ -102,18 +141,37 @@ impl Plain {
     fn take(weights: &mut impl WeightSource, name: &str, shape: &[usize]) -> Result<Self> {
         let wanted: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
         let tensor = weights.take(name, &wanted)?;
-        let found = tensor.size();
-        if found != wanted {
-            return Err(Error::model(name, format!("has shape {found:?}; config.json needs {shape:?}")));
-        }
-        if tensor.kind() != Kind::Float || tensor.device() != Device::Cpu || !tensor.is_contiguous() {
-            return Err(Error::internal(name, "the engine takes contiguous f32 tensors on the CPU"));
-        }
+        check(name, &tensor, shape)?;
         Ok(Plain(tensor))
     }
 
     fn values(&self) -> &[f32] {
-        // SAFETY: contiguous f32 in main memory, `numel` values, which live as long as the tensor.
-        unsafe { std::slice::from_raw_parts(self.0.data_ptr() as *const f32, self.0.numel()) }
+        // SAFETY: `take` checked it.
+        unsafe { plain(&self.0) }
     }
+}
+
+/// The values of a tensor, after a check of everything that reading its memory depends on.
+fn values<'a>(name: &str, tensor: &'a Tensor, shape: &[usize]) -> Result<&'a [f32]> {
+    check(name, tensor, shape)?;
+    // SAFETY: just checked.
+    Ok(unsafe { plain(tensor) })
+}
+
+fn check(name: &str, tensor: &Tensor, shape: &[usize]) -> Result<()> {
+    let found = tensor.size();
+    if found.iter().map(|&n| n as usize).ne(shape.iter().copied()) {
+        return Err(Error::model(name, format!("has shape {found:?}; config.json needs {shape:?}")));
+    }
+    if tensor.kind() != Kind::Float || tensor.device() != Device::Cpu || !tensor.is_contiguous() {
+        return Err(Error::internal(name, "the engine takes contiguous f32 tensors on the CPU"));
+    }
+    Ok(())
+}
+
+/// # Safety
+/// The tensor is f32, contiguous and in main memory.
+unsafe fn plain(tensor: &Tensor) -> &[f32] {
+    // SAFETY: `numel` values of the caller's promise, and the tensor outlives the slice.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const f32, tensor.numel()) }
 }

@@ -49,7 +49,8 @@ fn step(shared: &Shared, decoder: &Decoder, scratch: &mut Scratch, sampler: &mut
         let Some(lease) = r.lease.as_ref().filter(|_| r.planned > 0) else { continue };
         let (tokens, wanted) = r.job.next(r.planned);
         owners.extend(std::iter::repeat_n(i, wanted));
-        spans.push(Span { tokens, start: r.job.computed(), blocks: lease.blocks(), wanted });
+        let adapter = r.variant.adapter.as_ref();
+        spans.push(Span { tokens, start: r.job.computed(), blocks: lease.blocks(), wanted, adapter });
         *if r.job.is_decoding() { &mut count.decoded } else { &mut count.prompt } += tokens.len() as u64;
     }
     let rows = decoder.step(scratch, &spans);
@@ -64,7 +65,8 @@ fn step(shared: &Shared, decoder: &Decoder, scratch: &mut Scratch, sampler: &mut
     while at < owners.len() {
         let whole = owners[at..].iter().take_while(|&&i| running[i].job.wants_logits()).count();
         if whole == 0 {
-            done.push((owners[at], running[owners[at]].job.take_hidden(&shared.model, decoder, scratch, at)));
+            let r = &running[owners[at]];
+            done.push((owners[at], r.job.take_hidden(&r.variant, decoder, scratch, at)));
             at += 1;
             continue;
         }

@@ -12,6 +12,7 @@ use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
 use super::head::{Head, SCORE};
 use super::lora::{Lora, PREFIX, merge};
+use super::matrix::{Matrix, QuantizationConfig, Quantizer};
 use super::save::read_adapter_config;
 use super::weights::{LM_HEAD, Weights};
 use crate::torch::guard;
@@ -33,7 +34,8 @@ impl Folder {
         let mut known: BTreeSet<String> = [SCORE.to_string()].into();
         let mut embedding = String::new();
         // The list of names and shapes is that of the loader; nothing is loaded.
-        Weights::build(&config, untied, |name, shape| {
+        let plain = Quantizer::new(QuantizationConfig::default(), Device::Cpu);
+        Weights::build(&config, untied, &plain, |name, shape| {
             checkpoint.check(name, shape)?;
             if known.len() == 1 {
                 embedding = name.to_string();
@@ -138,9 +140,12 @@ impl WeightSource for PlainWeights {
             if name == SCORE {
                 return self.score.take().ok_or_else(|| Error::model(name, "this tensor is missing"));
             }
+            if let Some(saved) = self.lora.as_ref().and_then(|lora| lora.saved(name)) {
+                return Ok(saved.f_to_kind(Kind::Float)?);
+            }
             let weight = self.folder.tensor(name, shape, self.kind, Device::Cpu)?;
-            match self.lora.as_ref().and_then(|lora| Some((lora.pair_of(name)?, lora.scale()))) {
-                Some((pair, scale)) => Ok(merge(&weight, pair, scale)),
+            match self.lora.as_ref().and_then(|lora| lora.pair_of(name)) {
+                Some(pair) => Ok(merge(&Matrix::Dense(weight), pair)),
                 None => Ok(weight.f_to_kind(Kind::Float)?),
             }
         })

@@ -10,26 +10,37 @@
 //!
 //! Formulas: LLaMA (arXiv 2302.13971), rotary embeddings in the half-rotation layout of transformers.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tch::{Device, Kind, Tensor};
 
 use super::head::{Head, row_difference};
 use super::lora::project;
 use super::network::Network;
 use super::weights::{LM_HEAD, Layer};
-use crate::torch::guard;
+use crate::torch::{grad_mode, guard, shim, with_grad};
 use crate::{Error, Result};
 
 /// The most f32 logits that [`Network::token_log_probs`] makes at once (64 MiB).
 const LOGITS_AT_ONCE: usize = 1 << 24;
 
 impl Network {
-    pub(super) fn unembedding(&self) -> Result<&Tensor> {
-        self.weights.unembedding(self.config.tie_word_embeddings).ok_or_else(|| {
+    /// `[vocab, hidden]` in the network's type; the one of the adapter where it has one.
+    pub(super) fn unembedding(&self) -> Result<Tensor> {
+        let saved = self.lora.as_ref().and_then(|lora| lora.lm_head.as_ref());
+        let tensor = saved.or_else(|| self.weights.unembedding(self.config.tie_word_embeddings)).ok_or_else(|| {
             Error::model(
                 &self.base,
                 format!("has no {LM_HEAD} (it is a classifier), so it gives no token probabilities"),
             )
-        })
+        })?;
+        Ok(tensor.to_kind(self.kind))
+    }
+
+    /// The embedded tokens `ids_n`: `[n, hidden]` in the network's type.
+    fn embed(&self, ids_n: &Tensor) -> Tensor {
+        let saved = self.lora.as_ref().and_then(|lora| lora.embedding.as_ref());
+        Tensor::embedding(saved.unwrap_or(&self.weights.embedding), ids_n, -1, false, false).to_kind(self.kind)
     }
 
     /// Hidden states after the last norm: ids `[batch, time]` i64 -> `[batch, time, hidden]` in the network's type.
@@ -40,9 +51,14 @@ impl Network {
         guard("model", || {
             let (b, t) = self.check_ids(ids_bt)?;
             let (cos, sin) = self.rotary(t);
-            let mut x_nh = Tensor::embedding(&self.weights.embedding, &ids_bt.reshape([-1]), -1, false, false);
+            let mut x_nh = self.embed(&ids_bt.reshape([-1]));
+            let recomputed = self.gradient_checkpointing && grad_mode();
+            let shared = recomputed.then(|| Arc::new(Mutex::new(self.alias())));
             for (l, layer) in self.weights.layers.iter().enumerate() {
-                x_nh = self.layer(l, layer, x_nh, b, t, (&cos, &sin));
+                x_nh = match &shared {
+                    Some(network) => self.recomputed(network, l, x_nh, b, t, (&cos, &sin))?,
+                    None => self.layer(l, layer, x_nh, b, t, (&cos, &sin)),
+                };
             }
             Ok(self.norm(&x_nh, &self.weights.norm).view([b, t, self.config.hidden_size as i64]))
         })
@@ -89,13 +105,41 @@ impl Network {
         (place([cos.shallow_clone(), cos]), place([sin.neg(), sin]))
     }
 
+    /// [`Network::layer`] of which only the input is kept for the backward pass, which computes it again.
+    /// `network` has the tensors of `self`.
+    fn recomputed(
+        &self,
+        network: &Arc<Mutex<Network>>,
+        l: usize,
+        x_nh: Tensor,
+        b: i64,
+        t: i64,
+        rotary: (&Tensor, &Tensor),
+    ) -> Result<Tensor> {
+        // What trains in the first layer hangs on nothing that needs a gradient; a gradient of its input is thrown away.
+        let x_nh = if x_nh.requires_grad() { x_nh } else { x_nh.set_requires_grad(true) };
+        let y_nh = {
+            let _frozen = tch::no_grad_guard();
+            self.layer(l, &self.weights.layers[l], x_nh.shallow_clone(), b, t, rotary)
+        };
+        let (kept, network) = (x_nh.detach(), Arc::clone(network));
+        let (cos, sin) = (rotary.0.shallow_clone(), rotary.1.shallow_clone());
+        shim::with_backward(&x_nh, y_nh, move |gradient| {
+            let network = network.lock().unwrap_or_else(PoisonError::into_inner);
+            let input = kept.detach().set_requires_grad(true);
+            let output =
+                with_grad(|| network.layer(l, &network.weights.layers[l], input.shallow_clone(), b, t, (&cos, &sin)));
+            shim::backward(&output, gradient)?;
+            Ok(input.grad())
+        })
+    }
+
     fn layer(&self, l: usize, layer: &Layer, x_nh: Tensor, b: i64, t: i64, rotary: (&Tensor, &Tensor)) -> Tensor {
         let config = &self.config;
         let width = config.head_dim as i64;
         let (queries, keys) = (config.num_attention_heads as i64, config.num_key_value_heads as i64);
         let project = |x: &Tensor, p: usize| {
-            let adapter = self.lora.as_ref().and_then(|lora| Some((lora.pair(l, p)?, lora.scale())));
-            project(x, &layer.projections[p], adapter)
+            project(x, &layer.projections[p], self.lora.as_ref().and_then(|lora| lora.pair(l, p)))
         };
         let y = self.norm(&x_nh, &layer.input_norm);
         let q = rotate(&project(&y, 0).view([b, t, queries, width]), rotary).transpose(1, 2);
@@ -116,12 +160,12 @@ impl Network {
         }
         let x = x_nh.to_kind(Kind::Float);
         let mean = x.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
-        (x * (mean + self.config.rms_norm_eps).rsqrt()).to_kind(self.kind) * weight
+        (x * (mean + self.config.rms_norm_eps).rsqrt()).to_kind(self.kind) * weight.to_kind(self.kind)
     }
 
     /// Hidden states `[.., hidden]` -> logits `[.., vocab]` f32.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        guard("model", || Ok(hidden.linear(self.unembedding()?, None::<Tensor>).to_kind(Kind::Float)))
+        guard("model", || Ok(hidden.linear(&self.unembedding()?, None::<Tensor>).to_kind(Kind::Float)))
     }
 
     /// `log p(ids[t + 1] | ids[..= t])` in nats for every position but the last: ids `[batch, time]` ->
@@ -149,7 +193,7 @@ impl Network {
                 .iter()
                 .zip(targets_n.split(rows, 0))
                 .map(|(hidden, targets)| {
-                    let logits_nv = hidden.linear(unembedding, None::<Tensor>);
+                    let logits_nv = hidden.linear(&unembedding, None::<Tensor>);
                     logits_nv.log_softmax(-1, Kind::Float).gather(1, &targets.unsqueeze(1), false).squeeze_dim(1)
                 })
                 .collect();
@@ -164,7 +208,7 @@ impl Network {
     pub fn scores(&self, hidden: &Tensor) -> Result<Tensor> {
         guard("reward head", || {
             let direction = match (self.head, &self.score) {
-                (Head::YesNo { yes, no }, _) => row_difference(self.unembedding()?, yes, no),
+                (Head::YesNo { yes, no }, _) => row_difference(&self.unembedding()?, yes, no),
                 (Head::Linear, Some(score)) => score.shallow_clone(),
                 _ => return Err(Error::model(&self.base, "has no reward head; train one, or use the Yes/No head")),
             };

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use safetensors::tensor::Dtype;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
 use super::head::SCORE;
+use super::matrix::{QuantizationConfig, Quantizer};
 use super::weights::{LM_HEAD, Weights};
 use crate::torch::guard;
 use crate::{Error, Result};
@@ -42,8 +43,9 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
         let untied = !config.tie_word_embeddings && (checkpoint.has(LM_HEAD) || !config.is_classifier());
         let mut known: BTreeSet<String> = [SCORE, LM_HEAD].map(String::from).into();
         let (mut problems, mut tensors, mut parameters, mut bytes) = (Vec::new(), 0, 0, 0);
+        let plain = Quantizer::new(QuantizationConfig::default(), Device::Cpu);
         // The list of names and shapes is that of the loader; nothing is loaded.
-        Weights::build(&config, untied, |name, shape| {
+        Weights::build(&config, untied, &plain, |name, shape| {
             known.insert(name.to_string());
             let place = checkpoint.path_of(name).display();
             match checkpoint.header(name) {
@@ -68,7 +70,8 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
         }));
         if problems.is_empty() {
             let found = known.iter().filter(|name| checkpoint.has(name));
-            problems.extend(found.filter_map(|name| checkpoint.check_values(name).err()).map(|error| error.to_string()));
+            problems
+                .extend(found.filter_map(|name| checkpoint.check_values(name).err()).map(|error| error.to_string()));
         }
         Ok(Inspection { config, tensors, parameters, bytes, problems })
     })

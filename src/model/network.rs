@@ -4,7 +4,7 @@
 //! serves many networks: `with_lora` and `with_adapter` share them and own nothing but the adapter and the head.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +13,9 @@ use tch::{Device, Kind, Tensor};
 use super::config::ModelConfig;
 use super::folder::{Folder, read_adapter};
 use super::head::{Head, SCORE, random_score, row_difference};
-use super::lora::{Lora, LoraConfig, PREFIX, merge};
+use super::lora::{AdapterWeights, Lora, PREFIX, merge};
+use super::lora_config::LoraConfig;
+use super::matrix::{Matrix, QuantizationConfig, Quantizer};
 use super::save::read_side_files;
 use super::weights::Weights;
 use crate::draw::Key;
@@ -31,8 +33,10 @@ pub struct Network {
     pub(super) base: String,
     pub(super) kind: Kind,
     pub(super) weights: Weights,
-    /// Whether `weights` are trainable and its own.
-    full: bool,
+    /// Whether `weights` are trainable and its own; they are f32 then, whatever `kind` is.
+    pub(super) full: bool,
+    /// Whether the backward pass computes the layers again instead of keeping what they computed.
+    pub(super) gradient_checkpointing: bool,
     pub(super) lora: Option<Lora>,
     pub(super) head: Head,
     /// `[1, hidden]` f32 with [`Head::Linear`].
@@ -61,11 +65,21 @@ impl Network {
     /// A model error that names the file and the field or tensor: unsupported configuration, pickle weights,
     /// missing, misshapen, unknown or non-finite tensors.
     pub fn open(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
+        Network::open_quantized(folder, kind, device, QuantizationConfig::default())
+    }
+
+    /// The same with quantised projections. They are frozen: an adapter trains on them, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Network::open`].
+    pub fn open_quantized(folder: &Path, kind: Kind, device: Device, quantization: QuantizationConfig) -> Result<Self> {
+        quantization.check("quantization_config")?;
         guard(&folder.display().to_string(), || {
             let _frozen = tch::no_grad_guard();
             let opened = Folder::open(folder)?;
             let files = read_side_files(folder)?;
-            let weights = Weights::build(&opened.config, opened.untied, |name, shape| {
+            let quantizer = Quantizer::new(quantization, device);
+            let weights = Weights::build(&opened.config, opened.untied, &quantizer, |name, shape| {
                 opened.tensor(name, shape, kind, device)
             })?;
             let score = opened.score(device)?;
@@ -87,7 +101,8 @@ impl Network {
         guard("tensors in memory", || {
             let untied = !config.tie_word_embeddings;
             let mut kind = None;
-            let weights = Weights::build(&config, untied, |name, shape| {
+            let plain = Quantizer::new(QuantizationConfig::default(), Device::Cpu);
+            let weights = Weights::build(&config, untied, &plain, |name, shape| {
                 let wrong = |problem: String| Error::model("tensors in memory", format!("tensor {name} {problem}"));
                 let tensor = tensors.remove(name).ok_or_else(|| wrong("is missing".into()))?;
                 if tensor.size() != shape {
@@ -121,6 +136,7 @@ impl Network {
             kind,
             weights,
             full: false,
+            gradient_checkpointing: false,
             lora: None,
             head: Head::None,
             score: None,
@@ -137,6 +153,7 @@ impl Network {
             kind: self.kind,
             weights: self.weights.map(Tensor::detach),
             full: false,
+            gradient_checkpointing: self.gradient_checkpointing,
             lora,
             head: self.head,
             score: self.score.as_ref().map(|score| score.detach().copy()),
@@ -157,7 +174,7 @@ impl Network {
     pub fn with_lora(&self, lora: &LoraConfig, key: Key) -> Result<Self> {
         guard("LoRA adapter", || {
             lora.check("LoRA adapter")?;
-            Ok(self.on_same_base(Some(Lora::fresh(lora, &self.config, key, self.device())?)))
+            Ok(self.on_same_base(Some(Lora::fresh(lora, &self.config, &self.weights, key, self.device())?)))
         })
     }
 
@@ -175,13 +192,19 @@ impl Network {
         })
     }
 
-    /// Trainable copies of all tensors, the adapter (if any) merged in.
+    /// Trainable f32 copies of all tensors, the adapter (if any) merged in.
+    ///
+    /// # Errors
+    /// A configuration error for quantised weights, which cannot be trained.
     pub fn with_full_training(&self) -> Result<Self> {
         guard("full training", || {
+            if self.weights.is_quantized() {
+                return Err(Error::config("quantization_config", "quantised weights do not train; train LoRA on them"));
+            }
             let mut network = self.on_same_base(None);
             network.weights = {
                 let _frozen = tch::no_grad_guard();
-                self.merged_weights().map(|tensor| tensor.to_kind(self.kind).copy())
+                self.merged_weights().map(|tensor| tensor.to_kind(Kind::Float).copy())
             };
             network.full = true;
             Ok(network.settled())
@@ -209,14 +232,14 @@ impl Network {
     pub fn with_margin_head(mut self, yes: u32, no: u32) -> Result<Self> {
         guard("reward head", || {
             self.check_tokens(yes, no)?;
-            self.score = Some(row_difference(self.unembedding()?, yes, no).detach().copy());
+            self.score = Some(row_difference(&self.unembedding()?, yes, no).detach().copy());
             self.head = Head::Linear;
             Ok(self.settled())
         })
     }
 
     fn check_tokens(&self, yes: u32, no: u32) -> Result<()> {
-        self.unembedding()?;
+        drop(self.unembedding()?);
         match [yes, no].into_iter().find(|id| *id as usize >= self.config.vocab_size) {
             Some(id) => Err(Error::config("reward head", format!("token {id} is outside of the vocabulary"))),
             None => Ok(()),
@@ -235,6 +258,30 @@ impl Network {
         })
     }
 
+    /// Whether a backward pass computes each layer again instead of keeping its activations: one more forward pass
+    /// for memory of `layers x tokens x hidden` numbers and one layer's activations. Gradients stay the same.
+    pub fn with_gradient_checkpointing(mut self, on: bool) -> Self {
+        self.gradient_checkpointing = on;
+        self
+    }
+
+    /// The same tensors once more, trainable ones included, for a closure that outlives the borrow of `self`.
+    pub(super) fn alias(&self) -> Network {
+        Network {
+            config: Arc::clone(&self.config),
+            files: Arc::clone(&self.files),
+            base: self.base.clone(),
+            kind: self.kind,
+            weights: self.weights.map(Tensor::shallow_clone),
+            full: self.full,
+            gradient_checkpointing: false,
+            lora: self.lora.as_ref().map(|lora| lora.map(Tensor::shallow_clone)),
+            head: self.head,
+            score: self.score.as_ref().map(Tensor::shallow_clone),
+            rotary: RefCell::new(None),
+        }
+    }
+
     /// The network under another name for its base, which `save` writes as `base_model_name_or_path`.
     pub fn with_base_name(mut self, name: &str) -> Self {
         self.base = name.to_string();
@@ -244,13 +291,14 @@ impl Network {
     /// The trainable tensors (leaves) in a fixed order, by their names in the saved file: PEFT names for an
     /// adapter, Hugging Face names for full training; a linear head last. Empty for a frozen network.
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
-        let (named, prefix) = match &self.lora {
-            Some(lora) => (lora.named(), PREFIX),
+        let own = |(name, tensor): (String, &Tensor)| (name, tensor.shallow_clone());
+        let (mut named, prefix) = match &self.lora {
+            Some(lora) => (lora.named().into_iter().map(own).collect(), PREFIX),
             None if self.full => (self.weights.named(), ""),
             None => return Vec::new(),
         };
-        let score = self.score.as_ref().map(|score| (format!("{prefix}{SCORE}"), score));
-        named.into_iter().chain(score).map(|(name, tensor)| (name, tensor.shallow_clone())).collect()
+        named.extend(self.score.as_ref().map(|score| (format!("{prefix}{SCORE}"), score.shallow_clone())));
+        named
     }
 
     /// Shape and constants.
@@ -285,12 +333,31 @@ impl Network {
             for (l, layer) in weights.layers.iter_mut().enumerate() {
                 for (p, weight) in layer.projections.iter_mut().enumerate() {
                     if let Some(pair) = lora.pair(l, p) {
-                        *weight = merge(weight, pair, lora.scale());
+                        *weight = Matrix::Dense(merge(weight, pair));
                     }
                 }
             }
+            if let Some(saved) = &lora.embedding {
+                weights.embedding = saved.detach();
+            }
+            if let Some(saved) = &lora.lm_head {
+                weights.lm_head = Some(saved.detach());
+            }
         }
         weights
+    }
+
+    /// The adapter and the head as they are now, for a decoder that has the base; `None` where the network is more than
+    /// low-rank differences to its base: fully trained, or with whole modules of its own.
+    pub fn adapter(&self) -> Result<Option<AdapterWeights>> {
+        guard("adapter", || {
+            let Some(lora) = self.lora.as_ref().filter(|lora| lora.embedding.is_none() && lora.lm_head.is_none())
+            else {
+                return Ok(None);
+            };
+            let score = self.score.as_ref().map(|score| score.detach().to_device(Device::Cpu).contiguous().copy());
+            Ok(Some(AdapterWeights { pairs: lora.pairs(), head: self.head, score }))
+        })
     }
 
     /// Plain f32 CPU tensors under Hugging Face names for the decoder: the adapter merged, `score.weight` with a
@@ -299,17 +366,18 @@ impl Network {
         guard("merged weights", || {
             let _frozen = tch::no_grad_guard();
             let weights = self.merged_weights();
-            let score = self.score.as_ref().map(|score| (SCORE.to_string(), score));
-            let copy = |tensor: &Tensor| {
+            let score = self.score.as_ref().map(|score| (SCORE.to_string(), score.shallow_clone()));
+            // What trains changes in place, so it is copied; frozen tensors are shared.
+            let trained: BTreeSet<_> = self.trainable().iter().map(|(_, tensor)| tensor.data_ptr()).collect();
+            let copy = |tensor: Tensor| {
                 let out = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
-                // What trains changes in place, so it is copied; frozen tensors are shared.
-                if out.data_ptr() == tensor.data_ptr() && self.trains(tensor) { out.copy() } else { out }
+                if out.data_ptr() == tensor.data_ptr() && trained.contains(&tensor.data_ptr()) {
+                    out.copy()
+                } else {
+                    out
+                }
             };
             Ok(weights.named().into_iter().chain(score).map(|(name, tensor)| (name, copy(tensor))).collect())
         })
-    }
-
-    fn trains(&self, tensor: &Tensor) -> bool {
-        self.trainable().iter().any(|(_, own)| own.data_ptr() == tensor.data_ptr())
     }
 }

@@ -12,7 +12,8 @@ use tch::Tensor;
 use super::checkpoint;
 use super::config::read_object;
 use super::head::SCORE;
-use super::lora::{LoraConfig, PREFIX};
+use super::lora::PREFIX;
+use super::lora_config::{ALL_LINEAR, LoraConfig, Targets};
 use super::network::Network;
 use super::weights::PROJECTIONS;
 use crate::torch::guard;
@@ -57,6 +58,8 @@ impl Network {
                 .map_err(|e| Error::store(folder.display(), "cannot make this folder").because(e))?;
             let score = |prefix: &str| Some((format!("{prefix}{SCORE}"), self.score.as_ref()?.shallow_clone()));
             let clone = |(name, tensor): (String, &Tensor)| (name, tensor.shallow_clone());
+            // Full training holds f32 copies; a model has the type it is computed in.
+            let typed = |(name, tensor): (String, Tensor)| (name, tensor.to_kind(self.kind));
             let (weights, tensors, description, content) = match &self.lora {
                 Some(lora) => (
                     "adapter_model.safetensors",
@@ -66,7 +69,7 @@ impl Network {
                 ),
                 None => (
                     "model.safetensors",
-                    self.weights.named().into_iter().map(clone).chain(score("")).collect(),
+                    self.weights.named().into_iter().map(typed).chain(score("")).collect(),
                     "config.json",
                     self.config.to_json(self.kind, self.score.is_some()),
                 ),
@@ -90,36 +93,88 @@ impl Network {
 
 /// `adapter_config.json` as peft reads it.
 fn adapter_config(lora: &LoraConfig, base: &str, classifier: bool) -> Map<String, Value> {
-    let alpha = if lora.lora_alpha.fract() == 0.0 && lora.lora_alpha.abs() < 1e15 {
-        json!(lora.lora_alpha as i64)
-    } else {
-        json!(lora.lora_alpha)
+    // Whole numbers as such, as people write them.
+    let number = |x: f64| if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) };
+    // Names that are projections as they stand come in a fixed order, whatever order the user gave.
+    let targets = match &lora.target_modules {
+        Targets::Names(names) => {
+            let mut names = names.clone();
+            names.sort_by_key(|name| PROJECTIONS.iter().position(|known| known == name));
+            names.dedup();
+            json!(names)
+        }
+        // As in peft, which takes the names down.
+        Targets::Pattern(text) if text == ALL_LINEAR => json!(PROJECTIONS),
+        Targets::Pattern(text) => json!(text),
     };
-    // Fixed order, whatever order the user gave.
-    let targets: Vec<&str> =
-        PROJECTIONS.into_iter().filter(|name| lora.target_modules.iter().any(|target| target == name)).collect();
+    let mut saved = lora.modules_to_save.clone();
+    if classifier {
+        saved.extend(["classifier", "score"].map(String::from));
+    }
+    let saved = if saved.is_empty() { Value::Null } else { json!(saved) };
+    let layers = if lora.layers_to_transform.is_empty() { Value::Null } else { json!(lora.layers_to_transform) };
+    let alphas: Map<String, Value> =
+        lora.alpha_pattern.0.iter().map(|(pattern, alpha)| (pattern.clone(), number(*alpha))).collect();
     let fields = [
+        ("alpha_pattern", Value::Object(alphas)),
         ("base_model_name_or_path", json!(base)),
         ("bias", json!("none")),
         ("fan_in_fan_out", json!(false)),
         ("inference_mode", json!(true)),
         ("init_lora_weights", json!(true)),
-        ("lora_alpha", alpha),
+        ("layers_to_transform", layers),
+        ("lora_alpha", number(lora.lora_alpha)),
         ("lora_dropout", json!(0.0)),
-        ("modules_to_save", if classifier { json!(["classifier", "score"]) } else { Value::Null }),
+        ("modules_to_save", saved),
         ("peft_type", json!("LORA")),
         ("r", json!(lora.r)),
-        ("target_modules", json!(targets)),
+        ("rank_pattern", json!(lora.rank_pattern)),
+        ("target_modules", targets),
         ("task_type", json!(if classifier { "SEQ_CLS" } else { "CAUSAL_LM" })),
+        ("use_rslora", json!(lora.use_rslora)),
     ];
     fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
+
+/// The fields of `adapter_config.json` that [`LoraConfig`] has.
+const LORA: [&str; 8] = [
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "layers_to_transform",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+];
 
 /// Reads and checks `adapter_config.json`. Dropout is ignored: this crate trains without.
 pub(super) fn read_adapter_config(folder: &Path) -> Result<LoraConfig> {
     let path = folder.join("adapter_config.json");
     let place = path.display().to_string();
-    let map = read_object(&path)?;
+    let mut map = read_object(&path)?;
+    refuse_variants(&map, &place)?;
+    map.retain(|name, value| LORA.contains(&name.as_str()) && !value.is_null());
+    for name in ["r", "lora_alpha", "target_modules"] {
+        if !map.contains_key(name) {
+            return Err(Error::model(&place, format!("`{name}` is missing; a LoRA configuration needs it")));
+        }
+    }
+    if let Some(layer @ Value::Number(_)) = map.get_mut("layers_to_transform") {
+        *layer = json!([layer.take()]);
+    }
+    // peft lists every name that a classifier may give its head.
+    if let Some(Value::Array(modules)) = map.get_mut("modules_to_save") {
+        modules.retain(|module| *module != "score" && *module != "classifier");
+    }
+    let lora: LoraConfig = serde_json::from_value(Value::Object(map))
+        .map_err(|e| Error::model(&place, "is not a LoRA configuration").because(e))?;
+    lora.check(&place)?;
+    Ok(lora)
+}
+
+/// An error for everything that changes the arithmetic and that we do not do, variants of later peft versions included.
+fn refuse_variants(map: &Map<String, Value>, place: &str) -> Result<()> {
     let plain = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text == "none",
@@ -127,15 +182,16 @@ pub(super) fn read_adapter_config(folder: &Path) -> Result<LoraConfig> {
         Value::Object(items) => items.is_empty(),
         _ => false,
     };
+    let refused = |name: &str, value: &Value| {
+        Err(Error::model(place, format!("{name}: {value} is not supported; only plain LoRA is")))
+    };
     if map.get("peft_type").is_some_and(|kind| kind != "LORA") {
-        return Err(Error::model(&place, format!("peft_type: {} is not supported; only LORA is", map["peft_type"])));
+        return Err(Error::model(place, format!("peft_type: {} is not supported; only LORA is", map["peft_type"])));
     }
-    // Everything that changes the arithmetic and that we do not do, variants of later peft versions included.
     let unsupported = [
         "bias",
         "fan_in_fan_out",
         "lora_bias",
-        "layers_to_transform",
         "layer_replication",
         "exclude_modules",
         "target_parameters",
@@ -144,25 +200,21 @@ pub(super) fn read_adapter_config(folder: &Path) -> Result<LoraConfig> {
     ];
     let changes = |name: &str| {
         unsupported.contains(&name)
-            || name.starts_with("use_")
-            || name.ends_with("_pattern")
-            || name.ends_with("_config")
+            || ((name.starts_with("use_") || name.ends_with("_pattern") || name.ends_with("_config"))
+                && !LORA.contains(&name)
+                && name != "layers_pattern")
     };
     if let Some((name, value)) = map.iter().find(|(name, value)| changes(name) && !plain(value)) {
-        return Err(Error::model(&place, format!("{name}: {value} is not supported; only plain LoRA is")));
+        return refused(name, value);
+    }
+    // Where the layers are in the module paths: here, always under this name.
+    let layers = [json!("layers"), json!(["layers"])];
+    if let Some(value) = map.get("layers_pattern").filter(|value| !plain(value) && !layers.contains(value)) {
+        return refused("layers_pattern", value);
     }
     // These initialisations also change the base weights.
-    if let Some(Value::String(name)) = map.get("init_lora_weights").filter(|value| **value != json!("gaussian")) {
-        return Err(Error::model(&place, format!("init_lora_weights: {name:?} is not supported; only plain LoRA is")));
+    match map.get("init_lora_weights") {
+        Some(value @ Value::String(_)) if *value != "gaussian" => refused("init_lora_weights", value),
+        _ => Ok(()),
     }
-    // peft lists every name that a classifier may give its head.
-    let heads = [json!("score"), json!("classifier")];
-    let others = |value: &Value| value.as_array().is_none_or(|items| items.iter().any(|item| !heads.contains(item)));
-    if let Some(modules) = map.get("modules_to_save").filter(|value| !plain(value) && others(value)) {
-        return Err(Error::model(&place, format!("modules_to_save: {modules} is not supported; only \"score\" is")));
-    }
-    let lora: LoraConfig = serde_json::from_value(Value::Object(map))
-        .map_err(|e| Error::model(&place, "is not a LoRA configuration (r, lora_alpha, target_modules)").because(e))?;
-    lora.check(&place)?;
-    Ok(lora)
 }

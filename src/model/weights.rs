@@ -2,9 +2,10 @@
 //!
 //! In: a source of tensors by name. Out: [`Weights`], whose members the forward pass reads.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::config::ModelConfig;
+use super::matrix::{Matrix, Quantizer};
 use crate::Result;
 
 /// The seven projections of a layer, in the order of [`Layer::projections`].
@@ -37,7 +38,7 @@ pub(crate) struct Layer {
     /// RMSNorm before the feed-forward part, `[hidden]`.
     pub(crate) post_norm: Tensor,
     /// `[out, in]` each, in the order of [`PROJECTIONS`].
-    pub(crate) projections: [Tensor; 7],
+    pub(crate) projections: [Matrix; 7],
 }
 
 /// All weights of the backbone.
@@ -56,9 +57,11 @@ pub(crate) const LM_HEAD: &str = "lm_head.weight";
 
 impl Weights {
     /// Asks `take` for every tensor by name and shape. `untied`: whether there is an unembedding of its own.
+    /// Projections are quantised one by one as they come.
     pub(crate) fn build(
         config: &ModelConfig,
         untied: bool,
+        quantizer: &Quantizer,
         mut take: impl FnMut(&str, &[i64]) -> Result<Tensor>,
     ) -> Result<Self> {
         let (vocab, hidden) = (config.vocab_size as i64, config.hidden_size as i64);
@@ -67,7 +70,9 @@ impl Weights {
         for l in 0..config.num_hidden_layers {
             let input_norm = take(&format!("model.layers.{l}.input_layernorm.weight"), &[hidden])?;
             let post_norm = take(&format!("model.layers.{l}.post_attention_layernorm.weight"), &[hidden])?;
-            let mut projection = |p| take(&format!("{}.weight", module(l, p)), &projection_shape(config, p));
+            let mut projection = |p| -> Result<Matrix> {
+                Ok(quantizer.matrix(take(&format!("{}.weight", module(l, p)), &projection_shape(config, p))?))
+            };
             let projections = [
                 projection(0)?,
                 projection(1)?,
@@ -84,22 +89,28 @@ impl Weights {
         Ok(Weights { embedding, layers, norm, lm_head })
     }
 
-    /// Every tensor with its name, in a fixed order.
-    pub(crate) fn named(&self) -> Vec<(String, &Tensor)> {
-        let mut out = vec![("model.embed_tokens.weight".to_string(), &self.embedding)];
+    /// Every tensor with its name, in a fixed order; quantised ones as f32 copies.
+    pub(crate) fn named(&self) -> Vec<(String, Tensor)> {
+        let mut out = vec![("model.embed_tokens.weight".to_string(), self.embedding.shallow_clone())];
         for (l, layer) in self.layers.iter().enumerate() {
-            out.push((format!("model.layers.{l}.input_layernorm.weight"), &layer.input_norm));
-            out.push((format!("model.layers.{l}.post_attention_layernorm.weight"), &layer.post_norm));
-            for (p, tensor) in layer.projections.iter().enumerate() {
+            out.push((format!("model.layers.{l}.input_layernorm.weight"), layer.input_norm.shallow_clone()));
+            out.push((format!("model.layers.{l}.post_attention_layernorm.weight"), layer.post_norm.shallow_clone()));
+            for (p, matrix) in layer.projections.iter().enumerate() {
+                let tensor = matrix.plain().map_or_else(|| matrix.dense(Kind::Float), Tensor::shallow_clone);
                 out.push((format!("{}.weight", module(l, p)), tensor));
             }
         }
-        out.push(("model.norm.weight".to_string(), &self.norm));
-        out.extend(self.lm_head.as_ref().map(|tensor| (LM_HEAD.to_string(), tensor)));
+        out.push(("model.norm.weight".to_string(), self.norm.shallow_clone()));
+        out.extend(self.lm_head.as_ref().map(|tensor| (LM_HEAD.to_string(), tensor.shallow_clone())));
         out
     }
 
-    /// The same weights with `f` applied to each.
+    /// Whether any projection is quantised.
+    pub(crate) fn is_quantized(&self) -> bool {
+        self.layers.iter().flat_map(|layer| &layer.projections).any(|matrix| matrix.plain().is_none())
+    }
+
+    /// The same weights with `f` applied to each that is not quantised.
     pub(crate) fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Weights {
         Weights {
             embedding: f(&self.embedding),
@@ -109,7 +120,7 @@ impl Weights {
                 .map(|layer| Layer {
                     input_norm: f(&layer.input_norm),
                     post_norm: f(&layer.post_norm),
-                    projections: layer.projections.each_ref().map(&f),
+                    projections: layer.projections.each_ref().map(|matrix| matrix.map(&f)),
                 })
                 .collect(),
             norm: f(&self.norm),

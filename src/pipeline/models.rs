@@ -9,10 +9,9 @@ use std::sync::Arc;
 use datafusion::prelude::SessionContext;
 
 use super::setup::{Base, Setup};
-use crate::config::Lora;
 use crate::draw::{Key, key};
-use crate::engine::{Engine, EngineOptions, Inference};
-use crate::model::{LoraConfig, Network, PlainWeights, Tokenizer};
+use crate::engine::{Adapted, Engine, EngineOptions, Inference};
+use crate::model::{Network, PlainWeights, Tokenizer};
 use crate::query::{Models, SessionOptions, session};
 use crate::stage::Job;
 use crate::store::Artifact;
@@ -48,10 +47,16 @@ impl Setup {
         key(self.config.seed, &[stage])
     }
 
+    /// A base for adapters, quantised where the configuration says so.
+    fn open_base(&self, base: &Path) -> Result<Network> {
+        let quantization = self.config.model.quantization_config.unwrap_or_default();
+        Network::open_quantized(base, self.kind, self.device, quantization)
+    }
+
     /// A network of `folder`, on `base` when it is an adapter.
     pub(super) fn open(&self, base: &Path, folder: &Path) -> Result<Network> {
         if folder.join("adapter_config.json").exists() {
-            Network::open(base, self.kind, self.device)?.with_adapter(folder)
+            self.open_base(base)?.with_adapter(folder)
         } else {
             Network::open(folder, self.kind, self.device)
         }
@@ -68,10 +73,11 @@ impl Setup {
 
     /// A network to train: a fresh adapter (or what `folder` has of one) with `[model.lora]`, else all weights.
     pub(super) fn trainable(&self, base: &Path, folder: &Path, key: Key) -> Result<Network> {
-        let network = self.open(base, folder)?;
+        let adapter = folder.join("adapter_config.json").exists();
+        let network = if adapter { self.open(base, folder)? } else { self.open_base(folder)? };
         match &self.config.model.lora {
             Some(_) if network.lora().is_some() => Ok(network),
-            Some(lora) => network.with_lora(&lora_config(lora), key),
+            Some(lora) => network.with_lora(lora, key),
             None => network.with_full_training(),
         }
     }
@@ -107,17 +113,25 @@ impl Setup {
         let rewards = name == "reward";
         models.register_with_tokenizer(
             name,
-            move || {
-                let weights = setup.plain(&base, &folder)?;
-                let tokenizer = Tokenizer::open(&base)?;
-                // The folder holds a linear head; a Yes/No head is in the configuration only.
-                let head = if rewards { setup.reward_head(weights.head(), &tokenizer, &folder)? } else { weights.head() };
-                let config = weights.config().clone();
-                let options = setup.engine_options();
-                Ok(Arc::new(Engine::new(&config, weights, Arc::new(tokenizer), head, options)?) as Arc<dyn Inference>)
-            },
+            move || Ok(Arc::new(setup.model_engine(&base, &folder, rewards)?) as Arc<dyn Inference>),
             move || Ok(Arc::new(Tokenizer::open(&for_tokenizer)?)),
         );
+    }
+
+    /// An engine with the weights of `folder`, read as they are packed. The folder holds a linear head; a Yes/No head is
+    /// in the configuration only.
+    fn model_engine(&self, base: &Path, folder: &Path, rewards: bool) -> Result<Engine> {
+        let tokenizer = Tokenizer::open(base)?;
+        if self.config.model.quantization_config.is_some_and(|config| config.is_on()) {
+            // What adapters were trained on is what quantised weights round to.
+            let network = self.open(base, folder)?;
+            let network = if rewards { self.with_reward_head(network, &tokenizer)? } else { network };
+            return self.engine(&network, base);
+        }
+        let weights = self.plain(base, folder)?;
+        let head = if rewards { self.reward_head(weights.head(), &tokenizer, folder)? } else { weights.head() };
+        let config = weights.config().clone();
+        Engine::new(&config, weights, Arc::new(tokenizer), head, self.engine_options())
     }
 
     /// An engine with the network's weights as they are now.
@@ -131,10 +145,6 @@ impl Setup {
     }
 }
 
-fn lora_config(lora: &Lora) -> LoraConfig {
-    LoraConfig { r: lora.r, lora_alpha: lora.lora_alpha, target_modules: lora.target_modules.clone() }
-}
-
 /// A tokenizer's id for a text that must be one token.
 pub(super) fn single_token(tokenizer: &Tokenizer, place: &str, text: &str) -> Result<u32> {
     if let Some(id) = tokenizer.token(text) {
@@ -146,20 +156,54 @@ pub(super) fn single_token(tokenizer: &Tokenizer, place: &str, text: &str) -> Re
     }
 }
 
-/// The base network that adapters share, opened once; `None` when the models are whole folders.
-pub(super) struct Family(Option<Network>);
+/// The models of one stage that are adapters on one base: the base's network, opened once, and one engine with its
+/// weights that answers for all of them. `None` when the models are whole folders.
+pub(super) struct Family(Option<(Network, Arc<Engine>)>);
+
+/// A model that a stage asks while it trains it.
+#[derive(Clone)]
+pub(super) enum Live {
+    /// An adapter on its family's engine.
+    Adapter(Arc<Adapted>),
+    /// An engine with weights of its own.
+    Whole(Arc<Engine>),
+}
+
+impl Live {
+    /// For a catalog.
+    pub(super) fn inference(&self) -> Arc<dyn Inference> {
+        match self {
+            Live::Adapter(model) => Arc::clone(model) as Arc<dyn Inference>,
+            Live::Whole(engine) => Arc::clone(engine) as Arc<dyn Inference>,
+        }
+    }
+
+    /// Gives the model the weights that `network`, which it was made from, has now.
+    pub(super) fn update(&self, network: &Network) -> Result<()> {
+        match (self, network.adapter()?) {
+            (Live::Adapter(model), Some(adapter)) => model.reload(&adapter),
+            (Live::Adapter(_), None) => Err(Error::internal("policy", "its network is no adapter any more")),
+            (Live::Whole(engine), _) => engine.reload(network.merged()?),
+        }
+    }
+}
 
 impl Setup {
     /// The family of these model folders.
     pub(super) fn family(&self, base: &Path, folders: &[&PathBuf]) -> Result<Family> {
         let shared = self.config.model.lora.is_some() || folders.iter().any(|f| f.join("adapter_config.json").exists());
-        Ok(Family(if shared { Some(Network::open(base, self.kind, self.device)?) } else { None }))
+        if !shared {
+            return Ok(Family(None));
+        }
+        let network = self.open_base(base)?;
+        let engine = Arc::new(self.engine(&network, base)?);
+        Ok(Family(Some((network, engine))))
     }
 
     /// A model of the family, to read from.
     pub(super) fn open_in(&self, family: &Family, folder: &Path) -> Result<Network> {
         match &family.0 {
-            Some(base) if folder.join("adapter_config.json").exists() => base.with_adapter(folder),
+            Some((base, _)) if folder.join("adapter_config.json").exists() => base.with_adapter(folder),
             _ => Network::open(folder, self.kind, self.device),
         }
     }
@@ -169,8 +213,16 @@ impl Setup {
         let network = self.open_in(family, folder)?;
         match &self.config.model.lora {
             Some(_) if network.lora().is_some() => Ok(network),
-            Some(lora) => network.with_lora(&lora_config(lora), self.key(name)),
+            Some(lora) => network.with_lora(lora, self.key(name)),
             None => network.with_full_training(),
         }
+    }
+
+    /// A model of the family, to ask: with the weights that `network` has now.
+    pub(super) fn live(&self, family: &Family, network: &Network, base: &Path) -> Result<Live> {
+        Ok(match (&family.0, network.adapter()?) {
+            (Some((_, engine)), Some(adapter)) => Live::Adapter(Arc::new(Adapted::new(engine, &adapter)?)),
+            _ => Live::Whole(Arc::new(self.engine(network, base)?)),
+        })
     }
 }

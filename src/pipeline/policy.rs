@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tch::Tensor;
 
+use super::models::Live;
 use super::rows::{batch, numbers, register, texts, token_lists};
 use super::settings::Settings;
 use super::setup::Setup;
 use super::training::{Pace, Recorder};
 use crate::config::{Normalize, Policy, Ppo, ValueInit};
-use crate::engine::{Engine, Inference};
 use crate::model::{Head, Network, Tokenizer};
 use crate::query::{self, LiveTable, Models, Prepared};
 use crate::stage::{Job, Stage};
@@ -45,6 +45,10 @@ pub(super) fn stage(setup: &Arc<Setup>, policy: &Policy) -> Result<Stage> {
     let mut lineage = setup.lineage(SQL, &settings, &templates)?;
     lineage.parameters.insert("ppo".into(), setup.json(&ppo)?);
     lineage.parameters.insert("model".into(), setup.model_json());
+    // How rollouts are computed: adapters beside the base's weights, which they were merged into before.
+    if setup.config.model.lora.is_some() {
+        lineage.parameters.insert("adapters".into(), "unmerged".into());
+    }
     lineage.parameters.insert("prompts_sql".into(), PROMPTS_SQL.into());
     lineage.parameters.insert("principles".into(), json!(shown));
     lineage.parameters.insert("boosts".into(), setup.json(&setup.library.boosts)?);
@@ -129,7 +133,7 @@ struct Course {
     rollouts: Prepared,
     /// Table `ppo_step`, what the statement needs to know of the trainer.
     place: LiveTable,
-    engine: Arc<Engine>,
+    engine: Live,
     tokenizer: Tokenizer,
     trainer: PpoTrainer,
     recorder: Recorder,
@@ -162,10 +166,13 @@ impl Course {
         };
 
         let models = Arc::new(Models::new());
-        let engine = Arc::new(setup.engine(&policy, &base)?);
-        let catalog = Arc::clone(&engine);
-        models.register("policy", move || Ok(Arc::clone(&catalog) as Arc<dyn Inference>));
-        setup.register(&models, "reward", &base, &reward);
+        let engine = setup.live(&family, &policy, &base)?;
+        let asked = setup.with_reward_head(setup.open_in(&family, &reward)?, &tokenizer)?;
+        let asked = setup.live(&family, &asked, &base)?;
+        for (name, model) in [("policy", &engine), ("reward", &asked)] {
+            let model = model.inference();
+            models.register(name, move || Ok(Arc::clone(&model)));
+        }
         setup.register(&models, "sft", &base, &sft);
         let ctx = setup.context(&models)?;
         job.bind(&ctx)?;
@@ -265,7 +272,7 @@ impl Course {
             .collect();
         let update = tokio::task::block_in_place(|| -> Result<_> {
             let update = self.trainer.step(&rollouts)?;
-            self.engine.reload(self.trainer.policy().merged()?)?;
+            self.engine.update(self.trainer.policy())?;
             Ok(update)
         })?;
         self.recorder.add(&self.name, step + 1, &update.metrics);
@@ -290,7 +297,7 @@ impl Course {
             .map_err(|e| Error::store(path.display(), "is missing from the checkpoint").because(e))?;
         self.scale =
             serde_json::from_slice(&text).map_err(|e| Error::store(path.display(), "is damaged").because(e))?;
-        self.engine.reload(self.trainer.policy().merged()?)
+        self.engine.update(self.trainer.policy())
     }
 }
 

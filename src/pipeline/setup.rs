@@ -14,7 +14,7 @@ use tch::{Device, Kind};
 use super::models::single_token;
 use super::sft::end_token;
 use crate::config::{Config, Dtype};
-use crate::model::{ModelConfig, Tokenizer};
+use crate::model::{LoraConfig, ModelConfig, QuantizationConfig, Tokenizer};
 use crate::principle::{Finding, Library, Templates};
 use crate::{Error, Result, torch, world};
 
@@ -90,16 +90,41 @@ impl Setup {
         Ok(setup)
     }
 
-    /// A part of the configuration, for the lineage.
+    /// A part of the configuration, for the lineage: without what does not decide a model's bytes.
     pub(super) fn json(&self, part: &impl Serialize) -> Result<Value> {
-        serde_json::to_value(part).map_err(|e| Error::internal("configuration", e))
+        let mut value = serde_json::to_value(part).map_err(|e| Error::internal("configuration", e))?;
+        let trainer = match value.get_mut("trainer") {
+            Some(trainer) => trainer.as_object_mut(),
+            None => value.as_object_mut(),
+        };
+        if let Some(trainer) = trainer {
+            // Not `remove`, which would put the last key in its place.
+            trainer.shift_remove("gradient_checkpointing");
+        }
+        Ok(value)
     }
 
     /// What of `[model]` decides a trained model's bytes, for the lineage: not how many threads, and not where the base
     /// lies (its hash is in the lineage).
     pub(super) fn model_json(&self) -> Value {
         let model = &self.config.model;
-        json!({"dtype": model.dtype, "device": model.device, "lora": model.lora})
+        let mut lora = json!(model.lora);
+        // Keys that came after the first version count where they are set, so that older fingerprints hold.
+        if let Some(lora) = lora.as_object_mut() {
+            let plain = serde_json::to_value(LoraConfig::default()).unwrap_or_default();
+            lora.retain(|key, value| {
+                ["r", "lora_alpha", "target_modules"].contains(&key.as_str()) || plain[key] != *value
+            });
+        }
+        let mut out = json!({"dtype": model.dtype, "device": model.device, "lora": lora});
+        if let Some(quantization) = model.quantization_config.filter(QuantizationConfig::is_on) {
+            out["quantization_config"] = json!(quantization);
+        }
+        // All weights in bfloat16 train as 32-bit copies since then.
+        if model.lora.is_none() && model.dtype == Dtype::Bfloat16 {
+            out["masters"] = json!("float32");
+        }
+        out
     }
 
     /// The text of a template, for the lineage.

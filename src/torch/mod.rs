@@ -53,10 +53,19 @@ fn install_hook() {
     });
 }
 
-fn grad_mode() -> bool {
+/// Whether operations of this thread extend the graph.
+pub(crate) fn grad_mode() -> bool {
     let enabled = set_grad_mode(true);
     set_grad_mode(enabled);
     enabled
+}
+
+/// Runs `f` with a graph, wherever it is called; for backward passes, which run without.
+pub(crate) fn with_grad<T>(f: impl FnOnce() -> T) -> T {
+    let before = set_grad_mode(true);
+    let value = f();
+    set_grad_mode(before);
+    value
 }
 
 /// Sets this thread's gradient mode and returns the previous one.

@@ -9,6 +9,8 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/variable.h>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -47,9 +49,57 @@ struct FlushDenormals {
   ~FlushDenormals() { _mm_setcsr(saved); }
 #endif
 };
+
+// What a caller computes in a backward pass: from the gradient of an output to that of its input. `call` gives a
+// tensor of its own, or null where it failed and left its message in `message_out`; `drop` ends `state`.
+typedef void* (*BackwardCall)(void* state, void* gradient, char* message_out, size_t room);
+typedef void (*BackwardDrop)(void* state);
+
+struct CallerNode : torch::autograd::Node {
+  void* state;
+  BackwardCall call;
+  BackwardDrop drop;
+  CallerNode(void* state, BackwardCall call, BackwardDrop drop) : state(state), call(call), drop(drop) {}
+  ~CallerNode() override { release_variables(); }
+
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override {
+    if (state == nullptr) throw std::runtime_error("the graph was freed by an earlier backward pass");
+    if (!gradients[0].defined()) return {at::Tensor()};
+    char text[512] = "";
+    auto* result = static_cast<at::Tensor*>(call(state, &gradients[0], text, sizeof text));
+    if (result == nullptr) throw std::runtime_error(text);
+    at::Tensor input_gradient = std::move(*result);
+    delete result;
+    return {std::move(input_gradient)};
+  }
+
+  void release_variables() override {
+    if (state != nullptr) drop(state);
+    state = nullptr;
+  }
+};
 }  // namespace
 
 extern "C" {
+// Makes `output`, which was computed without a graph, a function of `input` whose backward pass is `call`. Owns
+// `state` from here on, also where it fails.
+int salmon_with_backward(void* input, void* output, void* state, BackwardCall call, BackwardDrop drop) {
+  return guarded(1, [&] {
+    std::shared_ptr<CallerNode> node(new CallerNode(state, call, drop), torch::autograd::deleteNode);
+    node->set_next_edges(torch::autograd::collect_next_edges(*static_cast<at::Tensor*>(input)));
+    torch::autograd::create_gradient_edge(*static_cast<at::Tensor*>(output), node);
+    return 0;
+  });
+}
+
+// Backward from `output`, whose gradient is given.
+int salmon_backward(void* output, void* gradient) {
+  return guarded(1, [&] {
+    static_cast<at::Tensor*>(output)->backward(*static_cast<at::Tensor*>(gradient));
+    return 0;
+  });
+}
+
 // The MKL inside libtorch asks this before it uses AVX-512 and AVX2 code paths; it answers "no" on AMD
 // processors, where they work as well. Defined in the program it takes the place of libtorch's own.
 int mkl_serv_intel_cpu_true() { return 1; }

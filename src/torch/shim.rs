@@ -31,6 +31,14 @@ unsafe extern "C" {
     fn salmon_add(count: usize, into: *const Pointer, from: *const Pointer) -> c_int;
     fn salmon_take_grad(leaf: Pointer) -> Pointer;
     fn salmon_flush_denormals(on: c_int) -> c_int;
+    fn salmon_with_backward(
+        input: Pointer,
+        output: Pointer,
+        state: Pointer,
+        call: extern "C" fn(Pointer, Pointer, *mut c_char, usize) -> Pointer,
+        drop: extern "C" fn(Pointer),
+    ) -> c_int;
+    fn salmon_backward(output: Pointer, gradient: Pointer) -> c_int;
     fn mkl_serv_intel_cpu_true() -> c_int;
 }
 
@@ -137,6 +145,63 @@ pub fn take_grad(leaf: &Tensor) -> Result<Option<Tensor>> {
     // SAFETY: a pointer from `new at::Tensor` that nobody else owns.
     let taken = unsafe { Tensor::from_ptr(taken as *mut torch_sys::C_tensor) };
     Ok(taken.defined().then_some(taken))
+}
+
+/// Computes the gradient of an input from that of an output.
+type Backward = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send>;
+
+/// `output`, which was computed from `input` without a graph, as a differentiable function of it: a backward pass
+/// through it calls `backward` with the gradient of the output, without a graph, and takes what that gives as the
+/// gradient of the input. `backward` is dropped after its pass, or with the graph.
+///
+/// # Errors
+/// When libtorch cannot extend the graph. An error of `backward` fails the backward pass with its text.
+pub fn with_backward(
+    input: &Tensor,
+    output: Tensor,
+    backward: impl Fn(&Tensor) -> Result<Tensor> + Send + 'static,
+) -> Result<Tensor> {
+    let state: Box<Backward> = Box::new(Box::new(backward));
+    let (input, pointer) = (input.as_ptr() as Pointer, output.as_ptr() as Pointer);
+    // SAFETY: live tensors; the state is given away, and the shim ends it with `drop_backward`, once.
+    check(
+        0 == unsafe { salmon_with_backward(input, pointer, Box::into_raw(state).cast(), call_backward, drop_backward) },
+    )?;
+    Ok(output)
+}
+
+extern "C" fn call_backward(state: Pointer, gradient: Pointer, message: *mut c_char, room: usize) -> Pointer {
+    // SAFETY: the state of `with_backward`, which lives until `drop_backward`; a tensor that the shim keeps alive.
+    let (backward, gradient) = unsafe { (&*state.cast::<Backward>(), Tensor::clone_from_ptr(gradient.cast())) };
+    match super::guard("backward pass", || backward(&gradient)) {
+        Ok(tensor) => {
+            let pointer = tensor.as_ptr() as Pointer;
+            // The shim deletes it.
+            std::mem::forget(tensor);
+            pointer
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let count = text.len().min(room.saturating_sub(1));
+            // SAFETY: `message` has `room` bytes, which are zero behind what is written here.
+            unsafe { std::ptr::copy_nonoverlapping(text.as_ptr().cast(), message, count) };
+            std::ptr::null_mut()
+        }
+    }
+}
+
+extern "C" fn drop_backward(state: Pointer) {
+    // SAFETY: made by `with_backward`, given back once.
+    drop(unsafe { Box::from_raw(state.cast::<Backward>()) });
+}
+
+/// Backpropagates `gradient`, the gradient of `output`, to the leaves that `output` depends on.
+///
+/// # Errors
+/// When libtorch cannot compute them.
+pub fn backward(output: &Tensor, gradient: &Tensor) -> Result<()> {
+    // SAFETY: live tensors.
+    check(0 == unsafe { salmon_backward(output.as_ptr() as Pointer, gradient.as_ptr() as Pointer) })
 }
 
 /// Whether the calling thread treats denormal numbers as zero from now on; false where the processor cannot.

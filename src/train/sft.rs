@@ -88,6 +88,7 @@ impl SftTrainer {
         config.check(&run.stage)?;
         guard(&run.stage.clone(), || {
             let common = config.common();
+            let network = network.with_gradient_checkpointing(common.gradient_checkpointing);
             let optimizer = AdamW::new(common.adamw, network.trainable())?;
             let replicas = (0..run.workers.max(1)).map(|_| Replica::of(&network)).collect::<Result<_>>()?;
             let team = Team::new(&run.stage, replicas)?;

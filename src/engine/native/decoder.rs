@@ -7,6 +7,7 @@
 //! A row is a token at a position of a sequence; there is no padding. Keys and values lie in blocks of sixteen
 //! tokens that the caller owns. In the last layer only the wanted rows go past the keys and values.
 
+use super::adapter::{Adapter, Pair, Run, runs};
 use super::attention::{Attention, MAX_QUERIES};
 use super::gemm::Gemm;
 use super::kernels::{Instructions, Kernels};
@@ -74,6 +75,8 @@ pub struct Span<'a> {
     pub blocks: &'a [*mut f32],
     /// How many of the last tokens need a hidden state.
     pub wanted: usize,
+    /// What the sequence's model adds to the weights.
+    pub adapter: Option<&'a Adapter>,
 }
 
 /// The activations of one worker: up to `rows` rows in a step.
@@ -87,6 +90,8 @@ pub struct Scratch {
     scores: Matrix,
     logits: Matrix,
     panel: Lines,
+    /// Rows between the two factors of an adapter; as wide as the largest rank so far.
+    low: Matrix,
 }
 
 impl Decoder {
@@ -113,6 +118,14 @@ impl Decoder {
         &self.shape
     }
 
+    pub(super) fn half(&self) -> usize {
+        self.half
+    }
+
+    pub(super) fn value_width(&self) -> usize {
+        self.value_width
+    }
+
     /// f32 in a block: keys and values of [`LANES`] tokens in all layers.
     pub fn block_len(&self) -> usize {
         self.parts.layers.len() * self.layer_len()
@@ -136,6 +149,7 @@ impl Decoder {
             scores: Matrix::new(MAX_QUERIES, s.context),
             logits: Matrix::new(logit_rows, s.vocab),
             panel: Lines::zeroed(LANES),
+            low: Matrix::new(0, 0),
         }
     }
 
@@ -166,17 +180,33 @@ impl Decoder {
                 rows += 1;
             }
         }
+        let all = runs(spans.iter().map(|span| (span.tokens.len(), span.adapter)));
+        let wanted = runs(spans.iter().map(|span| (span.wanted, span.adapter)));
+        let rank = all.iter().filter_map(|run| run.adapter).map(|adapter| adapter.rank).max().unwrap_or(0);
+        if scratch.low.rows < rows || scratch.low.stride < padded(rank) {
+            scratch.low = Matrix::new(scratch.x.rows, rank);
+        }
         for (i, layer) in self.parts.layers.iter().enumerate() {
-            rows = self.layer(scratch, spans, rows, i, layer);
+            let kept = if i + 1 == self.parts.layers.len() { &wanted } else { &all };
+            rows = self.layer(scratch, spans, rows, i, layer, [&all, kept]);
         }
         self.norm(scratch, &self.parts.norm, rows);
         rows
     }
 
     /// One layer over all rows; the last one goes on with the wanted rows only and gives their number.
-    fn layer(&self, scratch: &mut Scratch, spans: &[Span<'_>], rows: usize, index: usize, layer: &Layer) -> usize {
+    fn layer(
+        &self,
+        scratch: &mut Scratch,
+        spans: &[Span<'_>],
+        rows: usize,
+        index: usize,
+        layer: &Layer,
+        [all, wanted]: [&[Run<'_>]; 2],
+    ) -> usize {
         self.norm(scratch, &layer.attention_norm, rows);
         self.gemm(&layer.qkv, &scratch.hidden, 0, rows, &mut scratch.qkv, false);
+        self.adapt(all, |adapter| &adapter.layers[index].qkv, &scratch.hidden, &mut scratch.low, &mut scratch.qkv);
         let last = index + 1 == self.parts.layers.len();
         let (mut first, mut kept) = (0, 0);
         for span in spans {
@@ -215,13 +245,28 @@ impl Decoder {
             return 0;
         }
         self.gemm(&layer.output, &scratch.attended, 0, kept, &mut scratch.x, true);
+        self.adapt(
+            wanted,
+            |adapter| &adapter.layers[index].output,
+            &scratch.attended,
+            &mut scratch.low,
+            &mut scratch.x,
+        );
         self.norm(scratch, &layer.mlp_norm, kept);
         self.gemm(&layer.gate_up, &scratch.hidden, 0, kept, &mut scratch.gate_up, false);
+        self.adapt(
+            wanted,
+            |adapter| &adapter.layers[index].gate_up,
+            &scratch.hidden,
+            &mut scratch.low,
+            &mut scratch.gate_up,
+        );
         let stride = scratch.gate_up.stride;
         let width = padded(self.shape.intermediate);
         // SAFETY: the matrix has `kept` rows of `2 * width`.
         unsafe { (self.kernels.swiglu)(&SwiGlu { x: scratch.gate_up.ptr_mut(0), stride, width, rows: kept }) };
         self.gemm(&layer.down, &scratch.gate_up, 0, kept, &mut scratch.x, true);
+        self.adapt(wanted, |adapter| &adapter.layers[index].down, &scratch.gate_up, &mut scratch.low, &mut scratch.x);
         kept
     }
 
@@ -271,6 +316,39 @@ impl Decoder {
         unsafe { (self.kernels.rms_norm)(&norm) }
     }
 
+    /// Adds each run's differences to its rows of `out`, which is the product of `x` and the decoder's own weights.
+    fn adapt<'a>(
+        &self,
+        runs: &[Run<'a>],
+        pairs: impl Fn(&'a Adapter) -> &'a [Pair],
+        x: &Matrix,
+        low: &mut Matrix,
+        out: &mut Matrix,
+    ) {
+        let mut first = 0;
+        for run in runs {
+            for pair in run.adapter.map(&pairs).unwrap_or_default() {
+                self.gemm(&pair.a, x, first, run.rows, low, false);
+                assert!(first + run.rows <= out.rows && pair.column + pair.b.panels * LANES <= out.stride);
+                let gemm = Gemm {
+                    weights: pair.b.ptr(0),
+                    k: pair.b.k,
+                    panels: pair.b.panels,
+                    x: low.ptr(0),
+                    x_stride: low.stride,
+                    rows: run.rows,
+                    // SAFETY: just checked; so is `low`, by the first product.
+                    out: unsafe { out.ptr_mut(first).add(pair.column) },
+                    out_stride: out.stride,
+                    add: true,
+                };
+                // SAFETY: as above.
+                unsafe { (self.kernels.gemm)(&gemm) }
+            }
+            first += run.rows;
+        }
+    }
+
     fn gemm(&self, weights: &Packed, x: &Matrix, first: usize, rows: usize, out: &mut Matrix, add: bool) {
         assert!(first + rows <= x.rows && rows <= out.rows);
         assert!(weights.k <= x.stride && weights.panels * LANES <= out.stride);
@@ -310,9 +388,10 @@ impl Decoder {
         self.one_panel(&self.parts.unembedding, scratch, row, token / LANES)[token % LANES]
     }
 
-    /// The linear head's score of wanted row `row`; `None` without such a head.
-    pub fn score(&self, scratch: &mut Scratch, row: usize) -> Option<f32> {
-        let score = self.parts.score.as_ref()?;
+    /// The score that the linear head of `adapter`, else of the decoder, gives wanted row `row`; `None` without such a
+    /// head.
+    pub fn score(&self, scratch: &mut Scratch, row: usize, adapter: Option<&Adapter>) -> Option<f32> {
+        let score = adapter.map_or(self.parts.score.as_ref(), |adapter| adapter.score.as_ref())?;
         Some(self.one_panel(score, scratch, row, 0)[0])
     }
 

@@ -87,12 +87,7 @@ impl Layer {
         let (hidden, dim) = (shape.hidden, shape.head_dim);
         let query_columns = shape.heads * 2 * half;
         let key_columns = shape.kv_heads * 2 * half;
-        // A head of queries or keys is two halves, each padded to whole vectors.
-        let rotated = |w: &'a [f32], column: usize| -> Option<&'a [f32]> {
-            let (head, side, j) = (column / (2 * half), column / half % 2, column % half);
-            let row = head * dim + side * (dim / 2) + j;
-            if j < dim / 2 { w.get(row * hidden..(row + 1) * hidden) } else { None }
-        };
+        let rotated = |w: &'a [f32], column: usize| heads_row(w, hidden, dim, half, column);
         let width = padded(shape.intermediate);
         Layer {
             attention_norm: line(t.attention_norm),
@@ -103,10 +98,7 @@ impl Layer {
                 if column < query_columns + key_columns {
                     return rotated(t.key, column - query_columns);
                 }
-                let column = column - query_columns - key_columns;
-                let (head, j) = (column / value_width, column % value_width);
-                let row = head * dim + j;
-                if j < dim { t.value.get(row * hidden..(row + 1) * hidden) } else { None }
+                value_row(t.value, hidden, dim, value_width, column - query_columns - key_columns)
             }),
             output: {
                 let weights = spread_heads(t.output, shape.heads, dim, value_width);
@@ -125,6 +117,20 @@ impl Layer {
     }
 }
 
+/// The row of `w [heads * dim, k]` for a column of queries or keys: a head is two halves, each padded to whole vectors.
+pub(super) fn heads_row(w: &[f32], k: usize, dim: usize, half: usize, column: usize) -> Option<&[f32]> {
+    let (head, side, j) = (column / (2 * half), column / half % 2, column % half);
+    let row = head * dim + side * (dim / 2) + j;
+    if j < dim / 2 { w.get(row * k..(row + 1) * k) } else { None }
+}
+
+/// The row of `w [heads * dim, k]` for a column of values: a head is padded to whole vectors.
+pub(super) fn value_row(w: &[f32], k: usize, dim: usize, width: usize, column: usize) -> Option<&[f32]> {
+    let (head, j) = (column / width, column % width);
+    let row = head * dim + j;
+    if j < dim { w.get(row * k..(row + 1) * k) } else { None }
+}
+
 /// A vector of weights, padded with zeros.
 pub(super) fn line(w: &[f32]) -> Lines {
     let mut line = Lines::zeroed(w.len());
@@ -133,7 +139,7 @@ pub(super) fn line(w: &[f32]) -> Lines {
 }
 
 /// `[rows, heads * dim]` with each head widened to `width` inputs by zeros.
-fn spread_heads(w: &[f32], heads: usize, dim: usize, width: usize) -> Cow<'_, [f32]> {
+pub(super) fn spread_heads(w: &[f32], heads: usize, dim: usize, width: usize) -> Cow<'_, [f32]> {
     if dim == width || heads == 0 {
         return Cow::Borrowed(w);
     }

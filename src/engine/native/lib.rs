@@ -14,6 +14,7 @@
 // Tiles are indexed by row and column as in the formulas; iterators over one of several arrays would hide that.
 #![allow(clippy::needless_range_loop)]
 
+mod adapter;
 mod attention;
 mod decoder;
 mod gemm;
@@ -26,6 +27,7 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use adapter::{Adapter, LayerPairs, PairTensors};
 pub use decoder::{Decoder, Scratch, Shape, Span};
 pub use kernels::Instructions;
 pub use layer::{Layer, LayerTensors, Parts};

@@ -54,7 +54,7 @@ impl Matrix {
     pub(super) fn new(rows: usize, width: usize) -> Self {
         let mut stride = padded(width);
         // Rows that lie whole pages apart would fight for the same cache sets.
-        if stride.is_multiple_of(1024) {
+        if stride.is_multiple_of(1024) && stride > 0 {
             stride += LANES;
         }
         Matrix { lines: Lines::zeroed(rows * stride), stride, rows }

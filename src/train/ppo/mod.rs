@@ -85,6 +85,8 @@ impl PpoTrainer {
         }
         guard(&run.stage.clone(), || {
             let common = config.common();
+            let checkpointing = |network: Network| network.with_gradient_checkpointing(common.gradient_checkpointing);
+            let (policy, value) = (checkpointing(policy), checkpointing(value));
             let player = || -> Result<Player> {
                 Ok(Player {
                     policy: Replica::of(&policy)?,
