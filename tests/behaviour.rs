@@ -22,6 +22,7 @@ mod import_formats;
 mod import_fuzz;
 mod import_support;
 mod kill;
+mod model_architectures;
 mod model_chat;
 mod model_checkpoint;
 mod model_fixtures;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
-use super::weights::{PROJECTIONS, module, projection_shape};
+use super::weights::{PROJECTIONS, Projection, module, projection_shape, projections};
 use crate::draw::{Key, key};
 use crate::{Error, Result};
 
@@ -18,7 +18,8 @@ pub struct LoraConfig {
     pub r: i64,
     /// The difference is scaled by `lora_alpha / r`.
     pub lora_alpha: f64,
-    /// Any of `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`.
+    /// Any of `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`; where the architecture
+    /// fuses them, `qkv_proj` and `gate_up_proj`.
     pub target_modules: Vec<String>,
 }
 
@@ -53,8 +54,8 @@ pub(crate) struct Pair {
 /// The adapter of a whole network.
 pub(crate) struct Lora {
     pub(crate) config: LoraConfig,
-    /// Per layer, in the order of [`PROJECTIONS`].
-    layers: Vec<[Option<Pair>; 7]>,
+    /// Per layer, in the order of [`projections`].
+    layers: Vec<Vec<(&'static Projection, Option<Pair>)>>,
 }
 
 impl Lora {
@@ -64,15 +65,24 @@ impl Lora {
         model: &ModelConfig,
         mut take: impl FnMut(&str, &[i64]) -> Result<Tensor>,
     ) -> Result<Self> {
+        let known = projections(model);
+        if let Some(name) = lora.target_modules.iter().find(|name| known.iter().all(|p| p.name != name.as_str())) {
+            let known: Vec<&str> = known.iter().map(|p| p.name).collect();
+            let family = model.architecture.family.causal;
+            let problem = format!("{name:?} is no projection of {family}; it has {}", known.join(", "));
+            return Err(Error::config("LoRA adapter", format!("target_modules: {problem}")));
+        }
         let mut layers = Vec::with_capacity(model.num_hidden_layers);
         for l in 0..model.num_hidden_layers {
-            let mut pairs = [const { None }; 7];
-            for (p, pair) in pairs.iter_mut().enumerate() {
-                if lora.target_modules.iter().any(|name| name == PROJECTIONS[p]) {
-                    let [out, input] = projection_shape(model, p);
-                    let [name_a, name_b] = names(l, p);
-                    *pair = Some(Pair { a: take(&name_a, &[lora.r, input])?, b: take(&name_b, &[out, lora.r])? });
+            let mut pairs = Vec::with_capacity(known.len());
+            for projection in known {
+                let mut pair = None;
+                if lora.target_modules.iter().any(|name| name == projection.name) {
+                    let [out, input] = projection_shape(model, projection);
+                    let [name_a, name_b] = names(l, projection);
+                    pair = Some(Pair { a: take(&name_a, &[lora.r, input])?, b: take(&name_b, &[out, lora.r])? });
                 }
+                pairs.push((projection, pair));
             }
             layers.push(pairs);
         }
@@ -97,10 +107,12 @@ impl Lora {
 
     /// The same adapter with `f` applied to each tensor.
     pub(crate) fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Lora {
-        let copy = |pair: &Option<Pair>| pair.as_ref().map(|pair| Pair { a: f(&pair.a), b: f(&pair.b) });
+        let copy = |(projection, pair): &(&'static Projection, Option<Pair>)| {
+            (*projection, pair.as_ref().map(|pair| Pair { a: f(&pair.a), b: f(&pair.b) }))
+        };
         Lora {
             config: self.config.clone(),
-            layers: self.layers.iter().map(|layer| layer.each_ref().map(copy)).collect(),
+            layers: self.layers.iter().map(|layer| layer.iter().map(copy).collect()).collect(),
         }
     }
 
@@ -108,9 +120,9 @@ impl Lora {
     pub(crate) fn named(&self) -> Vec<(String, &Tensor)> {
         let mut out = Vec::new();
         for (l, layer) in self.layers.iter().enumerate() {
-            for (p, pair) in layer.iter().enumerate() {
+            for (projection, pair) in layer {
                 if let Some(pair) = pair {
-                    let [name_a, name_b] = names(l, p);
+                    let [name_a, name_b] = names(l, projection);
                     out.push((name_a, &pair.a));
                     out.push((name_b, &pair.b));
                 }
@@ -121,7 +133,7 @@ impl Lora {
 
     /// The pair of projection `p` of layer `l`.
     pub(crate) fn pair(&self, l: usize, p: usize) -> Option<&Pair> {
-        self.layers.get(l)?.get(p)?.as_ref()
+        self.layers.get(l)?.get(p)?.1.as_ref()
     }
 
     /// `lora_alpha / r`.
@@ -133,8 +145,8 @@ impl Lora {
 /// What PEFT puts before every module path.
 pub(crate) const PREFIX: &str = "base_model.model.";
 
-fn names(l: usize, p: usize) -> [String; 2] {
-    let module = module(l, p);
+fn names(l: usize, projection: &Projection) -> [String; 2] {
+    let module = module(l, projection);
     [format!("{PREFIX}{module}.lora_A.weight"), format!("{PREFIX}{module}.lora_B.weight")]
 }
 

@@ -15,9 +15,11 @@
 //!
 //! Shape suffixes in this module: `b` batch, `t` time, `h` hidden, `v` vocabulary, `n` = batch x time.
 
+mod architecture;
 mod chat;
 mod checkpoint;
 mod config;
+mod fields;
 mod forward;
 mod head;
 mod inspect;
@@ -27,6 +29,7 @@ mod save;
 mod tokenizer;
 mod weights;
 
+pub(crate) use architecture::{Activation, Rope};
 pub use chat::{ChatTemplate, Message};
 pub use config::ModelConfig;
 pub use head::Head;
@@ -34,3 +37,4 @@ pub use inspect::{Inspection, inspect};
 pub use lora::LoraConfig;
 pub use network::Network;
 pub use tokenizer::{TextStream, Tokenizer};
+pub(crate) use weights::{Layer, Linear, Weights};

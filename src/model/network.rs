@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
+use super::forward::Tables;
 use super::head::{Head, SCORE, random_score, row_difference};
 use super::lora::{Lora, LoraConfig, PREFIX, merge};
 use super::save::{read_adapter_config, read_side_files};
@@ -20,7 +21,7 @@ use crate::draw::Key;
 use crate::torch::guard;
 use crate::{Error, Result};
 
-/// A network: a LLaMA backbone (shared frozen tensors, or trainable ones of its own), an adapter, a head.
+/// A network: a backbone (shared frozen tensors, or trainable ones of its own), an adapter, a head.
 ///
 /// `Send`, not `Sync`: one thread uses it at a time; [`Network::replicate`] makes one for another thread.
 pub struct Network {
@@ -37,8 +38,8 @@ pub struct Network {
     pub(super) head: Head,
     /// `[1, hidden]` f32 with [`Head::Linear`].
     pub(super) score: Option<Tensor>,
-    /// cos and signed sin of the positions used so far, `[positions, 1, head_dim]`.
-    pub(super) rotary: RefCell<Option<(Tensor, Tensor)>>,
+    /// The rotary tables of the positions used so far.
+    pub(super) rotary: RefCell<Option<Tables>>,
 }
 
 impl std::fmt::Debug for Network {
@@ -312,9 +313,9 @@ impl Network {
         let mut weights = self.weights.map(Tensor::detach);
         if let Some(lora) = &self.lora {
             for (l, layer) in weights.layers.iter_mut().enumerate() {
-                for (p, weight) in layer.projections.iter_mut().enumerate() {
+                for (p, linear) in layer.projections.iter_mut().enumerate() {
                     if let Some(pair) = lora.pair(l, p) {
-                        *weight = merge(weight, pair, lora.scale());
+                        linear.weight = merge(&linear.weight, pair, lora.scale());
                     }
                 }
             }

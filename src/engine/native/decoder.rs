@@ -1,4 +1,4 @@
-//! A LLaMA decoder over flat, ragged rows: prefill and decode are the same call.
+//! A decoder over flat, ragged rows: prefill and decode are the same call.
 //!
 //! ```text
 //! spans [(tokens, position, blocks)] ─> rows [n, hidden] ─ layers ─> wanted rows [m, hidden] ─> logits | score
@@ -7,12 +7,13 @@
 //! A row is a token at a position of a sequence; there is no padding. Keys and values lie in blocks of sixteen
 //! tokens that the caller owns. In the last layer only the wanted rows go past the keys and values.
 
+use super::angles::Angles;
 use super::attention::{Attention, MAX_QUERIES};
 use super::gemm::Gemm;
 use super::kernels::{Instructions, Kernels};
-use super::layer::{Layer, Tensors, line};
+use super::layer::{Head, Layer, Tensors, line};
 use super::memory::{Lines, Matrix, Packed, padded};
-use super::pointwise::{RmsNorm, Rotary, SwiGlu};
+use super::pointwise::{Gated, RmsNorm, Rotary, SoftCap};
 use super::simd::LANES;
 
 /// The shape and constants of a model.
@@ -34,6 +35,27 @@ pub struct Shape {
     pub eps: f32,
     /// Positions at most.
     pub context: usize,
+    /// Added to the weight of every norm.
+    pub norm_offset: f32,
+    /// The function between gate and product.
+    pub activation: Activation,
+    /// Embeddings are multiplied by it.
+    pub embedding_scale: f32,
+    /// Query times key is divided by its root.
+    pub attention_scalar: f32,
+    /// Attention scores become `cap * tanh(score / cap)`; 0 leaves them as they are.
+    pub attention_cap: f32,
+    /// Logits become `cap * tanh(logit / cap)`; 0 leaves them as they are.
+    pub logit_cap: f32,
+}
+
+/// The function between gate and product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x / (1 + e^-x)`.
+    Silu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
+    GeluTanh,
 }
 
 /// Packed weights, shared by all worker threads.
@@ -50,8 +72,8 @@ pub struct Decoder {
     norm: Lines,
     unembedding: Packed,
     score: Option<Packed>,
-    cos: Lines,
-    sin: Lines,
+    /// Of every rotary embedding, then that of a layer without positions.
+    angles: Vec<Angles>,
 }
 
 /// Consecutive tokens of one sequence, to be computed in one step.
@@ -89,21 +111,20 @@ impl Decoder {
         let kernels = instructions.kernels()?;
         let half = padded(shape.head_dim / 2);
         let value_width = padded(shape.head_dim);
-        let layers = tensors.layers.iter().map(|t| Layer::new(&shape, half, value_width, t)).collect();
+        let dim = shape.head_dim;
+        let layers = tensors.layers.iter().map(|t| {
+            let angles = t.rope.unwrap_or(tensors.ropes.len());
+            let rotated = tensors.ropes.get(angles).map_or(dim, |rope| rope.dims);
+            Layer::new(&shape, Head { dim, rotated, half }, value_width, angles, t)
+        });
+        let layers = layers.collect();
         let width = padded(shape.hidden);
         let mut embedding = Lines::zeroed(shape.vocab * width);
         for (to, from) in embedding.as_mut_slice().chunks_mut(width).zip(tensors.embedding.chunks(shape.hidden)) {
-            to[..shape.hidden].copy_from_slice(from);
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * shape.embedding_scale);
         }
-        let (mut cos, mut sin) = (Lines::zeroed(shape.context * half), Lines::zeroed(shape.context * half));
-        for position in 0..shape.context {
-            for (j, &frequency) in tensors.frequencies.iter().enumerate() {
-                // The angle is rounded to f32, as in every other implementation; its cosine is then exact.
-                let angle = f64::from(position as f32 * frequency);
-                cos.as_mut_slice()[position * half + j] = angle.cos() as f32;
-                sin.as_mut_slice()[position * half + j] = angle.sin() as f32;
-            }
-        }
+        let angles = tensors.ropes.iter().map(|rope| Angles::new(rope, shape.context, dim, half));
+        let angles = angles.chain([Angles::still(dim, half)]).collect();
         let rows =
             |w: &[f32], i: usize| -> std::ops::Range<usize> { i * shape.hidden..w.len().min((i + 1) * shape.hidden) };
         let head = tensors.unembedding;
@@ -114,11 +135,10 @@ impl Decoder {
             value_width,
             embedding,
             layers,
-            norm: line(tensors.norm),
+            norm: line(tensors.norm, shape.norm_offset),
             unembedding: Packed::new(shape.hidden, shape.vocab, |i| head.get(rows(head, i))),
             score: tensors.score.map(|w| Packed::new(shape.hidden, 1, |_| Some(w))),
-            cos,
-            sin,
+            angles,
         })
     }
 
@@ -187,7 +207,7 @@ impl Decoder {
         for span in spans {
             let len = span.tokens.len();
             for i in 0..len {
-                self.remember(scratch.qkv.row_mut(first + i), span, span.start + i, index);
+                self.remember(scratch.qkv.row_mut(first + i), span, span.start + i, index, layer);
             }
             let skip = if last { len - span.wanted } else { 0 };
             let attention = Attention {
@@ -197,6 +217,8 @@ impl Decoder {
                 out_stride: scratch.attended.stride,
                 rows: len - skip,
                 start: span.start + skip,
+                window: layer.window,
+                cap: self.shape.attention_cap,
                 blocks: span.blocks,
                 layer: index * self.layer_len(),
                 kv_heads: self.shape.kv_heads,
@@ -219,25 +241,61 @@ impl Decoder {
         if kept == 0 {
             return 0;
         }
-        self.gemm(&layer.output, &scratch.attended, 0, kept, &mut scratch.x, true);
+        match &layer.post_norms {
+            None => self.gemm(&layer.output, &scratch.attended, 0, kept, &mut scratch.x, true),
+            Some([weight, _]) => {
+                self.gemm(&layer.output, &scratch.attended, 0, kept, &mut scratch.hidden, false);
+                self.add_normed(scratch, weight, kept);
+            }
+        }
         self.norm(scratch, &layer.mlp_norm, kept);
         self.gemm(&layer.gate_up, &scratch.hidden, 0, kept, &mut scratch.gate_up, false);
-        let stride = scratch.gate_up.stride;
-        let width = padded(self.shape.intermediate);
+        let (stride, width) = (scratch.gate_up.stride, padded(self.shape.intermediate));
+        let gated = Gated { x: scratch.gate_up.ptr_mut(0), stride, width, rows: kept };
         // SAFETY: the matrix has `kept` rows of `2 * width`.
-        unsafe { (self.kernels.swiglu)(&SwiGlu { x: scratch.gate_up.ptr_mut(0), stride, width, rows: kept }) };
-        self.gemm(&layer.down, &scratch.gate_up, 0, kept, &mut scratch.x, true);
+        unsafe {
+            match self.shape.activation {
+                Activation::Silu => (self.kernels.swiglu)(&gated),
+                Activation::GeluTanh => (self.kernels.geglu)(&gated),
+            }
+        }
+        match &layer.post_norms {
+            None => self.gemm(&layer.down, &scratch.gate_up, 0, kept, &mut scratch.x, true),
+            Some([_, weight]) => {
+                self.gemm(&layer.down, &scratch.gate_up, 0, kept, &mut scratch.hidden, false);
+                self.add_normed(scratch, weight, kept);
+            }
+        }
         kept
     }
 
-    /// Rotates one row's queries and keys, scales its queries, and writes its keys and values into its block.
-    fn remember(&self, row: &mut [f32], span: &Span<'_>, position: usize, layer: usize) {
+    /// Norms and rotates one row's queries and keys, scales its queries, and writes its keys and values into its block.
+    fn remember(&self, row: &mut [f32], span: &Span<'_>, position: usize, index: usize, layer: &Layer) {
         let (s, key_width) = (&self.shape, 2 * self.half);
-        let cos = self.cos.as_slice()[position * self.half..].as_ptr();
-        let sin = self.sin.as_slice()[position * self.half..].as_ptr();
+        let angles = &self.angles[layer.angles];
+        let cos = angles.cos.as_slice()[position * angles.stride..].as_ptr();
+        let sin = angles.sin.as_slice()[position * angles.stride..].as_ptr();
         let (queries, rest) = row.split_at_mut(s.heads * key_width);
         let (keys, values) = rest.split_at_mut(s.kv_heads * key_width);
-        let scale = 1.0 / (s.head_dim as f32).sqrt();
+        if let Some([query_norm, key_norm]) = &layer.qk_norms {
+            for (x, heads, weight) in [(&mut *queries, s.heads, query_norm), (&mut *keys, s.kv_heads, key_norm)] {
+                let norm = RmsNorm {
+                    x: x.as_ptr(),
+                    weight: weight.as_slice().as_ptr(),
+                    out: x.as_mut_ptr(),
+                    stride: key_width,
+                    width: s.head_dim,
+                    span: key_width,
+                    rows: heads,
+                    eps: s.eps,
+                    add: false,
+                };
+                // SAFETY: the slice holds its heads, and the weight is as wide as one; in place, each vector of a head
+                // is written after its last use.
+                unsafe { (self.kernels.rms_norm)(&norm) }
+            }
+        }
+        let scale = 1.0 / s.attention_scalar.sqrt();
         let rotate =
             |x: &mut [f32], heads, scale| Rotary { x: x.as_mut_ptr(), heads, half: self.half, cos, sin, scale };
         // SAFETY: both slices hold their heads; cos and sin have `half` values per position.
@@ -249,7 +307,7 @@ impl Decoder {
         // SAFETY: `step` checked that the block exists; a block has `block_len` f32, and while a span is being
         // computed the blocks its tokens fall into are its own.
         let block = unsafe {
-            let start = span.blocks[position / LANES].add(layer * self.layer_len());
+            let start = span.blocks[position / LANES].add(index * self.layer_len());
             std::slice::from_raw_parts_mut(start, self.layer_len())
         };
         let (block_keys, block_values) = block.split_at_mut(s.kv_heads * key_width * LANES);
@@ -262,23 +320,47 @@ impl Decoder {
         }
     }
 
+    /// `hidden = norm(x)`.
     fn norm(&self, scratch: &mut Scratch, weight: &Lines, rows: usize) {
+        self.rms_norm(&scratch.x, &mut scratch.hidden, weight, rows, false);
+    }
+
+    /// `x += norm(hidden)`.
+    fn add_normed(&self, scratch: &mut Scratch, weight: &Lines, rows: usize) {
+        self.rms_norm(&scratch.hidden, &mut scratch.x, weight, rows, true);
+    }
+
+    fn rms_norm(&self, x: &Matrix, out: &mut Matrix, weight: &Lines, rows: usize, add: bool) {
+        assert!(rows <= x.rows && rows <= out.rows && x.stride == out.stride);
         let norm = RmsNorm {
-            x: scratch.x.ptr(0),
+            x: x.ptr(0),
             weight: weight.as_slice().as_ptr(),
-            out: scratch.hidden.ptr_mut(0),
-            stride: scratch.x.stride,
+            out: out.ptr_mut(0),
+            stride: x.stride,
             width: self.shape.hidden,
+            span: padded(self.shape.hidden),
             rows,
             eps: self.shape.eps,
+            add,
         };
-        // SAFETY: both matrices have the same stride and at least `rows` rows; the weight is as wide.
+        // SAFETY: just checked; the weight is as wide as a row.
         unsafe { (self.kernels.rms_norm)(&norm) }
     }
 
     fn gemm(&self, weights: &Packed, x: &Matrix, first: usize, rows: usize, out: &mut Matrix, add: bool) {
         assert!(first + rows <= x.rows && rows <= out.rows);
-        assert!(weights.k <= x.stride && weights.panels * LANES <= out.stride);
+        let columns = weights.panels * LANES;
+        assert!(weights.k <= x.stride && columns <= out.stride);
+        if let Some(bias) = &weights.bias {
+            for row in 0..rows {
+                let row = &mut out.row_mut(row)[..columns];
+                if add {
+                    row.iter_mut().zip(bias.as_slice()).for_each(|(x, bias)| *x += bias);
+                } else {
+                    row.copy_from_slice(bias.as_slice());
+                }
+            }
+        }
         let gemm = Gemm {
             weights: weights.ptr(0),
             k: weights.k,
@@ -288,7 +370,7 @@ impl Decoder {
             rows,
             out: out.ptr_mut(0),
             out_stride: out.stride,
-            add,
+            add: add || weights.bias.is_some(),
         };
         // SAFETY: just checked.
         unsafe { (self.kernels.gemm)(&gemm) }
@@ -302,6 +384,15 @@ impl Decoder {
     /// Computes the logits of wanted rows `first..first + rows`; read them with [`Decoder::logit_row`].
     pub fn logits(&self, scratch: &mut Scratch, first: usize, rows: usize) {
         self.gemm(&self.unembedding, &scratch.hidden, first, rows, &mut scratch.logits, false);
+        let (stride, width) = (scratch.logits.stride, padded(self.shape.vocab));
+        self.cap(SoftCap { x: scratch.logits.ptr_mut(0), stride, width, rows, cap: self.shape.logit_cap });
+    }
+
+    fn cap(&self, cap: SoftCap) {
+        if cap.cap > 0.0 {
+            // SAFETY: the callers give whole rows of logits.
+            unsafe { (self.kernels.soft_cap)(&cap) }
+        }
     }
 
     /// Row `i` of the last [`Decoder::logits`] call, and the padding after it.
@@ -312,16 +403,21 @@ impl Decoder {
     /// The logit of one token for wanted row `row`, with the same bits as in the full row of logits.
     pub fn logit(&self, scratch: &mut Scratch, row: usize, token: u32) -> f32 {
         let token = token as usize;
-        self.one_panel(&self.unembedding, scratch, row, token / LANES)[token % LANES]
+        self.one_panel(&self.unembedding, scratch, row, token / LANES);
+        let x = scratch.panel.as_mut_slice().as_mut_ptr();
+        self.cap(SoftCap { x, stride: LANES, width: LANES, rows: 1, cap: self.shape.logit_cap });
+        scratch.panel.as_slice()[token % LANES]
     }
 
     /// The linear head's score of wanted row `row`; `None` without such a head.
     pub fn score(&self, scratch: &mut Scratch, row: usize) -> Option<f32> {
         let score = self.score.as_ref()?;
-        Some(self.one_panel(score, scratch, row, 0)[0])
+        self.one_panel(score, scratch, row, 0);
+        Some(scratch.panel.as_slice()[0])
     }
 
-    fn one_panel<'a>(&self, weights: &Packed, scratch: &'a mut Scratch, row: usize, panel: usize) -> &'a [f32] {
+    /// One panel of one row, into `scratch.panel`.
+    fn one_panel(&self, weights: &Packed, scratch: &mut Scratch, row: usize, panel: usize) {
         assert!(panel < weights.panels && row < scratch.hidden.rows);
         let gemm = Gemm {
             weights: weights.ptr(panel),
@@ -335,8 +431,7 @@ impl Decoder {
             add: false,
         };
         // SAFETY: the panel and the row exist; `panel` has room for one panel.
-        unsafe { (self.kernels.gemm)(&gemm) };
-        scratch.panel.as_slice()
+        unsafe { (self.kernels.gemm)(&gemm) }
     }
 
     pub(super) fn kernels(&self) -> &'static Kernels {

@@ -14,6 +14,7 @@
 // Tiles are indexed by row and column as in the formulas; iterators over one of several arrays would hide that.
 #![allow(clippy::needless_range_loop)]
 
+mod angles;
 mod attention;
 mod decoder;
 mod gemm;
@@ -26,9 +27,9 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use decoder::{Decoder, Scratch, Shape, Span};
+pub use decoder::{Activation, Decoder, Scratch, Shape, Span};
 pub use kernels::Instructions;
-pub use layer::{LayerTensors, Tensors};
+pub use layer::{LayerTensors, Linear, Rope, Tensors};
 pub use memory::Lines;
 pub use sample::{Choice, Sampler};
 pub use simd::LANES;
