@@ -30,6 +30,15 @@ pub(super) struct Tables {
     ropes: Vec<(Tensor, Tensor)>,
 }
 
+/// What a model expects after a position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expectation {
+    /// The log-probability of the token that comes, in nats; `None` after the last one.
+    pub next: Option<f32>,
+    /// The likeliest tokens and their log-probabilities, the likeliest first.
+    pub likeliest: Vec<(u32, f32)>,
+}
+
 /// What all layers of one pass share.
 struct Pass {
     batch: i64,
@@ -271,6 +280,35 @@ impl Network {
                 })
                 .collect();
             Ok(Tensor::cat(&pieces, 0))
+        })
+    }
+
+    /// What the model expects after each of `ids`, without gradients: the log-probability of the token that does come,
+    /// and the `count` likeliest tokens.
+    ///
+    /// # Errors
+    /// As [`Network::hidden`].
+    pub fn expectations(&self, ids: &[u32], count: usize) -> Result<Vec<Expectation>> {
+        guard("model", || {
+            let _frozen = tch::no_grad_guard();
+            let ids_t = Tensor::from_slice(&ids.iter().map(|&id| i64::from(id)).collect::<Vec<_>>());
+            let hidden_th = self.hidden(&ids_t.unsqueeze(0).to_device(self.device()))?.squeeze_dim(0);
+            let count = count.min(self.config.vocab_size);
+            let rows = (LOGITS_AT_ONCE / self.config.vocab_size).max(1);
+            let mut out = Vec::with_capacity(ids.len());
+            for hidden in hidden_th.split(rows as i64, 0) {
+                let log_probs = self.logits(&hidden)?.log_softmax(-1, Kind::Float).to_device(Device::Cpu);
+                let (values, tokens) = log_probs.topk(count as i64, -1, true, true);
+                for row in 0..log_probs.size()[0] {
+                    let next = ids.get(out.len() + 1);
+                    let next = next.map(|&id| log_probs.double_value(&[row, i64::from(id)]) as f32);
+                    let values = Vec::<f32>::try_from(values.get(row))?;
+                    let tokens = Vec::<i64>::try_from(tokens.get(row))?;
+                    let likeliest = tokens.into_iter().map(|id| id as u32).zip(values).collect();
+                    out.push(Expectation { next, likeliest });
+                }
+            }
+            Ok(out)
         })
     }
 

@@ -32,6 +32,7 @@ mod weights;
 pub(crate) use architecture::{Activation, Rope};
 pub use chat::{ChatTemplate, Message};
 pub use config::ModelConfig;
+pub use forward::Expectation;
 pub use head::Head;
 pub use inspect::{Inspection, inspect};
 pub use lora::LoraConfig;
