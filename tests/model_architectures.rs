@@ -162,6 +162,41 @@ fn all_instructions_agree() {
     });
 }
 
+/// Windows around the sixteen tokens of a block, and longer than it, by both passes.
+#[test]
+fn windows_of_any_length_mean_the_same_in_both_passes() {
+    let ids = Tensor::from_slice(&(0..180).map(|i| i * 29 % 45 + 3).collect::<Vec<i64>>()).view([2, 90]);
+    for name in ["mistral", "gemma2"] {
+        let mut different = Vec::new();
+        for window in [1, 2, 15, 16, 17, 33, 89, 90, 200] {
+            let network = open_with(name, |config| config["sliding_window"] = json!(window)).unwrap();
+            let expected = logits(&network, &ids);
+            let found = decoded(&engine(&network, EngineOptions::default()), &ids);
+            close(name, &format!("window {window}"), &found, &expected);
+            let slow = EngineOptions { workers: 1, max_batch_tokens: 3, ..EngineOptions::default() };
+            assert!(decoded(&engine(&network, slow), &ids).equal(&found), "{name}: window {window}");
+            different.push(found);
+        }
+        assert!(different[7].equal(&different[8]), "{name}: a window of all");
+        for pair in different[..8].windows(2) {
+            assert!(distance(&pair[0], &pair[1]) > 1e-6, "{name}: the window changes nothing");
+        }
+    }
+}
+
+#[test]
+fn bf16_is_close_to_f32() {
+    each(|name, _, expected| {
+        let network = Network::open(&folder(name), Kind::BFloat16, Device::Cpu).unwrap();
+        let hidden = network.hidden(&expected["ids"]).unwrap();
+        assert_eq!(hidden.kind(), Kind::BFloat16, "{name}");
+        let off = network.logits(&hidden).unwrap() - &expected["logits"];
+        let share = off.square().mean(Kind::Double) / expected["logits"].square().mean(Kind::Double);
+        let share = share.double_value(&[]).sqrt();
+        assert!(share < 0.03, "{name}: off by {share} of the logits");
+    });
+}
+
 #[test]
 fn classifiers_agree_with_transformers() {
     each(|name, network, expected| {
@@ -335,6 +370,76 @@ fn contexts_follow_from_the_scaling() {
     let network = Network::open(&folder("phi3_longrope"), Kind::Float, Device::Cpu).unwrap();
     let error = network.hidden(&Tensor::ones([1, 97], (Kind::Int64, Device::Cpu))).unwrap_err().to_string();
     assert!(error.contains("97 tokens are more than the model's context of 96"), "{error}");
+}
+
+/// What the published folders say, as far as it decides anything here.
+#[test]
+fn published_configurations_are_read() {
+    let read = |fields: Value| {
+        let config = ModelConfig::from_json(fields.as_object().unwrap().clone(), "config.json").unwrap();
+        (config.max_position_embeddings, config.head_dim, config.tie_word_embeddings)
+    };
+    let llama3 = json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "bos_token_id": 128000,
+        "eos_token_id": [128001, 128008, 128009], "head_dim": 64, "hidden_act": "silu", "hidden_size": 2048,
+        "intermediate_size": 8192, "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama",
+        "num_attention_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8, "pretraining_tp": 1,
+        "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192, "rope_type": "llama3"}, "rope_theta": 500000.0,
+        "tie_word_embeddings": true, "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 128256,
+    });
+    assert_eq!(read(llama3), (131072, 64, true));
+    let mistral = json!({
+        "architectures": ["MistralForCausalLM"], "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+        "max_position_embeddings": 32768, "model_type": "mistral", "num_attention_heads": 32, "num_hidden_layers": 32,
+        "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 4096,
+        "tie_word_embeddings": false, "vocab_size": 32000,
+    });
+    assert_eq!(read(mistral), (32768, 128, false));
+    let qwen2 = json!({
+        "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
+        "eos_token_id": 151645, "hidden_act": "silu", "hidden_size": 3584, "intermediate_size": 18944,
+        "max_position_embeddings": 32768, "max_window_layers": 28, "model_type": "qwen2", "num_attention_heads": 28,
+        "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+        "sliding_window": 131072, "tie_word_embeddings": false, "use_sliding_window": false, "vocab_size": 152064,
+        "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"},
+    });
+    assert_eq!(read(qwen2), (131072, 128, false));
+    let qwen3 = json!({
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "head_dim": 128, "hidden_act": "silu",
+        "hidden_size": 1024, "intermediate_size": 3072, "max_position_embeddings": 40960, "max_window_layers": 28,
+        "model_type": "qwen3", "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1000000, "sliding_window": null,
+        "tie_word_embeddings": true, "use_sliding_window": false, "vocab_size": 151936,
+    });
+    assert_eq!(read(qwen3), (40960, 128, true));
+    let phi = json!({
+        "architectures": ["Phi3ForCausalLM"], "attention_bias": false, "embd_pdrop": 0.0, "hidden_act": "silu",
+        "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 131072, "model_type": "phi3",
+        "num_attention_heads": 24, "num_hidden_layers": 32, "num_key_value_heads": 8,
+        "original_max_position_embeddings": 4096, "partial_rotary_factor": 0.75, "rms_norm_eps": 1e-05,
+        "rope_scaling": {"long_factor": vec![1.5; 48], "short_factor": vec![1.0; 48], "type": "longrope"},
+        "rope_theta": 10000.0, "sliding_window": 262144, "tie_word_embeddings": true, "vocab_size": 200064,
+    });
+    assert_eq!(read(phi), (4096, 128, true));
+    let gemma2 = json!({
+        "architectures": ["Gemma2ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": 50.0,
+        "cache_implementation": "hybrid", "final_logit_softcapping": 30.0, "head_dim": 256,
+        "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304,
+        "intermediate_size": 9216, "max_position_embeddings": 8192, "model_type": "gemma2", "num_attention_heads": 8,
+        "num_hidden_layers": 26, "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
+        "rope_theta": 10000.0, "sliding_window": 4096, "vocab_size": 256000,
+    });
+    assert_eq!(read(gemma2), (8192, 256, true));
+    let gemma3 = json!({
+        "architectures": ["Gemma3ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": null,
+        "final_logit_softcapping": null, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 1152, "intermediate_size": 6912, "max_position_embeddings": 32768, "model_type": "gemma3_text",
+        "num_attention_heads": 4, "num_hidden_layers": 26, "num_key_value_heads": 1, "query_pre_attn_scalar": 256,
+        "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000, "rope_scaling": null, "rope_theta": 1000000,
+        "sliding_window": 512, "sliding_window_pattern": 6, "vocab_size": 262144,
+    });
+    assert_eq!(read(gemma3), (32768, 256, true));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use tch::Kind;
 
 use super::architecture::{self, Architecture, Sizes};
 use super::fields::Fields;
+use super::weights;
 use crate::{Error, Result};
 
 /// Shape and constants of one model.
@@ -122,6 +123,11 @@ impl ModelConfig {
     /// Whether the checkpoint is a classifier without an unembedding of its own.
     pub(crate) fn is_classifier(&self) -> bool {
         self.raw.get("architectures").is_some_and(|names| names[0] == self.architecture.family.classifier)
+    }
+
+    /// The projections of a layer by name: what `target_modules` of an adapter may hold.
+    pub fn projections(&self) -> Vec<&'static str> {
+        weights::projections(self).iter().map(|projection| projection.name).collect()
     }
 
     /// The value of a field of `config.json` that this struct has no member for.

@@ -65,17 +65,16 @@ impl Lora {
         model: &ModelConfig,
         mut take: impl FnMut(&str, &[i64]) -> Result<Tensor>,
     ) -> Result<Self> {
-        let known = projections(model);
-        if let Some(name) = lora.target_modules.iter().find(|name| known.iter().all(|p| p.name != name.as_str())) {
-            let known: Vec<&str> = known.iter().map(|p| p.name).collect();
-            let family = model.architecture.family.causal;
-            let problem = format!("{name:?} is no projection of {family}; it has {}", known.join(", "));
-            return Err(Error::config("LoRA adapter", format!("target_modules: {problem}")));
+        let known = model.projections();
+        if let Some(name) = lora.target_modules.iter().find(|name| !known.contains(&name.as_str())) {
+            let (family, known) = (model.architecture.family.causal, known.join(", "));
+            let problem = format!("target_modules: {name:?} is no projection of {family}; it has {known}");
+            return Err(Error::config("LoRA adapter", problem));
         }
         let mut layers = Vec::with_capacity(model.num_hidden_layers);
         for l in 0..model.num_hidden_layers {
-            let mut pairs = Vec::with_capacity(known.len());
-            for projection in known {
+            let mut pairs = Vec::new();
+            for projection in projections(model) {
                 let mut pair = None;
                 if lora.target_modules.iter().any(|name| name == projection.name) {
                     let [out, input] = projection_shape(model, projection);

@@ -43,6 +43,12 @@ pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mu
         let file = path.join("config.json");
         report.finding(format!("{}: has no eos_token_id; answers could not end", file.display()));
     }
+    let known = inspection.config.projections();
+    let targets = config.model.lora.iter().flat_map(|lora| &lora.target_modules);
+    for name in targets.filter(|name| !known.contains(&name.as_str())) {
+        let place = places.of("model.lora.target_modules");
+        report.finding(format!("{place}: `{name}` is no projection of this model; it has {}", known.join(", ")));
+    }
     let tokenizer = match Tokenizer::open(&path) {
         Ok(tokenizer) => tokenizer,
         Err(error) => {
