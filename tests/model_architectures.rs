@@ -443,6 +443,19 @@ fn published_configurations_are_read() {
 }
 
 #[test]
+fn the_page_of_models_has_a_row_for_each() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/models.md")).unwrap();
+    let error = open_with("llama", |config| config["architectures"] = json!(["OtherForCausalLM"])).unwrap_err();
+    let error = error.to_string();
+    let (_, list) = error.split_once("this version reads ").unwrap();
+    let named: Vec<&str> = list.split(", ").filter(|name| name.ends_with("ForCausalLM")).collect();
+    assert_eq!(named.len(), 9, "{error}");
+    for name in named {
+        assert!(page.contains(&format!("\n| `{name}` | `")), "docs/models.md has no row for {name}");
+    }
+}
+
+#[test]
 fn what_is_not_supported_is_named() {
     type Case = (&'static str, fn(&mut Value), &'static [&'static str]);
     let cases: &[Case] = &[
