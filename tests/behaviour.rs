@@ -26,6 +26,7 @@ mod kill;
 mod model_architectures;
 mod model_chat;
 mod model_checkpoint;
+mod model_configurations;
 mod model_fixtures;
 mod model_llama;
 mod model_lora;

@@ -66,12 +66,12 @@ impl Network {
         guard("model", || {
             let (b, t) = self.check_ids(ids_bt)?;
             let pass = Pass { batch: b, time: t, ropes: self.rotary(t), window: self.window(t) };
-            let mut x_nh = Tensor::embedding(&self.weights.embedding, &ids_bt.reshape([-1]), -1, false, false);
-            let scale = self.config.architecture.embedding_scale;
-            if scale != 1.0 {
+            let embedded = Tensor::embedding(&self.weights.embedding, &ids_bt.reshape([-1]), -1, false, false);
+            let mut x_nh = match self.config.architecture.embedding_scale {
+                1.0 => embedded,
                 // Rounded to the network's type first, as in transformers.
-                x_nh = x_nh * Tensor::from_slice(&[scale as f32]).to_device(self.device()).to_kind(self.kind);
-            }
+                scale => embedded * Tensor::from_slice(&[scale as f32]).to_device(self.device()).to_kind(self.kind),
+            };
             for (l, layer) in self.weights.layers.iter().enumerate() {
                 x_nh = self.layer(l, layer, x_nh, &pass);
             }

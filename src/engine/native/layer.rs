@@ -3,8 +3,8 @@
 //! In: row-major `[outputs, inputs]` f32. Out: panels whose columns are laid out as the kernels want them: a head of
 //! queries or keys as two padded halves, a head of values padded, gates before ups.
 
-use super::decoder::Shape;
 use super::memory::{Lines, Packed, padded};
+use super::shape::Shape;
 use std::borrow::Cow;
 
 /// Weights as a checkpoint stores them: row-major `[outputs, inputs]`, f32.

@@ -23,13 +23,15 @@ mod layer;
 mod memory;
 mod pointwise;
 mod sample;
+mod shape;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use decoder::{Activation, Decoder, Scratch, Shape, Span};
+pub use decoder::{Decoder, Scratch, Span};
 pub use kernels::Instructions;
 pub use layer::{LayerTensors, Linear, Rope, Tensors};
 pub use memory::Lines;
 pub use sample::{Choice, Sampler};
+pub use shape::{Activation, Shape};
 pub use simd::LANES;

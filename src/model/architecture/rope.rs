@@ -50,7 +50,7 @@ impl Rope {
         let theta = nested("rope_theta")?.or(fields.number("rope_theta")?).unwrap_or(theta);
         let share = nested("partial_rotary_factor")?.or(fields.number("partial_rotary_factor")?).unwrap_or(1.0);
         let dims = (head_dim as f64 * share) as usize;
-        if share > 1.0 || dims < 2 || dims % 2 != 0 {
+        if share > 1.0 || dims < 2 || !dims.is_multiple_of(2) {
             let problem = format!("{share} of a head of {head_dim} is not an even number of elements");
             return Err(fields.wrong("partial_rotary_factor", problem));
         }
