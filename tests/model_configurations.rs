@@ -228,6 +228,7 @@ fn what_is_not_supported_is_named() {
             &["layer_types", "1 items", "num_hidden_layers is 3"],
         ),
         ("qwen3", |v| v["use_sliding_window"] = json!(false), &["sliding_window", "layer_types"]),
+        ("llama", |v| v["num_hidden_layers"] = json!(2_000_000_000), &["num_hidden_layers", "more than 10000"]),
         ("qwen2", |v| v["max_window_layers"] = json!(-1), &["max_window_layers", "-1"]),
         ("mistral", |v| v["sliding_window"] = json!(0), &["sliding_window", "0 is not a positive"]),
         ("smollm3", |v| v["no_rope_layers"] = json!([1, 0, 1, 2]), &["no_rope_layers", "2", "0 and 1"]),

@@ -14,6 +14,9 @@ use super::fields::Fields;
 use super::weights;
 use crate::{Error, Result};
 
+/// The most layers of a model.
+const MOST_LAYERS: usize = 10_000;
+
 /// Shape and constants of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -98,6 +101,10 @@ impl ModelConfig {
         }
         let vocab_size = fields.size("vocab_size")?;
         let num_hidden_layers = fields.size("num_hidden_layers")?;
+        // There is something for every layer in memory before the first tensor is looked for.
+        if num_hidden_layers > MOST_LAYERS {
+            return Err(fields.wrong("num_hidden_layers", format!("{num_hidden_layers} is more than {MOST_LAYERS}")));
+        }
         let architecture = architecture::describe(&fields, family, &Sizes { layers: num_hidden_layers, head_dim })?;
         Ok(ModelConfig {
             vocab_size,

@@ -235,7 +235,8 @@ impl Network {
         })
     }
 
-    /// [`Head::Linear`] that begins as the Yes/No margin: the unembedding row of `yes` minus that of `no`.
+    /// [`Head::Linear`] that begins as the Yes/No margin before any soft cap: the unembedding row of `yes` minus that of
+    /// `no`.
     pub fn with_margin_head(mut self, yes: u32, no: u32) -> Result<Self> {
         guard("reward head", || {
             self.check_tokens(yes, no)?;
