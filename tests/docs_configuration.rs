@@ -85,7 +85,8 @@ impl Types {
                 let line = line.trim_end_matches(',');
                 let field = match line.strip_prefix("pub ").and_then(|field| field.split_once(": ")) {
                     Some((name, kind)) => Field { name: name.into(), kind: kind.into(), doc: taken },
-                    None if owner.is_enum && !line.is_empty() => {
+                    // A variant with a value has no spelling of its own.
+                    None if owner.is_enum && !line.is_empty() && !line.contains('(') => {
                         Field { name: spelled(line, owner.lowercase), kind: String::new(), doc: taken }
                     }
                     None => continue,

@@ -160,7 +160,7 @@ fn adapters_that_do_not_fit_are_refused() {
     };
     let adapter = adapted(&base(ODD), 0, Head::None).adapter().unwrap().unwrap();
     let error = Adapted::new(&engine(POCKET), &adapter).unwrap_err().to_string();
-    assert!(error.contains("self_attn.q_proj.lora_A.weight: has shape [3, 42]"), "{error}");
+    assert!(error.contains("self_attn.o_proj.lora_A.weight: has shape [3, 60]"), "{error}");
     let model = Adapted::new(&engine(ODD), &adapter).unwrap();
     let request = Request { prompt: vec![1], task: Task::Reward };
     let error = block_on(model.submit(vec![request])).unwrap_err().to_string();

@@ -43,7 +43,8 @@ pub struct ChatArgs {
     pub seed: i64,
 }
 
-fn temperature(text: &str) -> std::result::Result<f64, String> {
+/// A temperature on the command line.
+pub(super) fn temperature(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
         _ => Err("expected a number from 0 up".into()),

@@ -3,11 +3,14 @@
 //! In: arguments. Out: data on stdout, everything else on stderr, and an exit code by kind of error
 //! (`docs/errors.md`).
 
+mod at_hand;
 pub mod chat;
 pub mod check;
 pub mod demo;
+pub mod generate;
 pub mod import;
 pub mod init;
+pub mod logprobs;
 mod opened;
 pub mod progress;
 mod reference;
@@ -67,6 +70,10 @@ pub enum Command {
     Score(score::ScoreArgs),
     /// Talk to a run's policy
     Chat(chat::ChatArgs),
+    /// Let a model folder go on from a prompt
+    Generate(generate::GenerateArgs),
+    /// Show how likely a model folder finds every token of a text
+    Logprobs(logprobs::LogprobsArgs),
     /// Show what was run, or what a table or model was made from
     Runs(runs::RunsArgs),
     /// Write everything about a run as one HTML page
@@ -98,6 +105,8 @@ async fn execute(command: Command) -> Result<()> {
         Command::Check(args) => check::run(args).await,
         Command::Score(args) => score::run(args).await,
         Command::Chat(args) => chat::run(args).await,
+        Command::Generate(args) => generate::run(args).await,
+        Command::Logprobs(args) => logprobs::run(args),
         Command::Runs(args) => runs::run(args).await,
         Command::Report(args) => report::run(args).await,
     }

@@ -6,8 +6,11 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::native::{Adapter, Decoder, Instructions, Layer, LayerPairs, LayerTensors, PairTensors, Parts, Shape};
-use crate::model::{AdapterWeights, Head, ModelConfig, WeightSource};
+use super::native::{
+    Activation, Adapter, Decoder, Instructions, Layer, LayerPairs, LayerTensors, Linear, PairTensors, Parts, Rope,
+    Shape,
+};
+use crate::model::{self, AdapterWeights, Head, LowRank, ModelConfig, WeightSource};
 use crate::{Error, Result};
 
 /// Checks and packs the weights.
@@ -17,74 +20,117 @@ pub(super) fn pack(
     head: Head,
     instructions: Instructions,
 ) -> Result<Decoder> {
+    let (shape, ropes) = (shape(config), ropes(config));
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-    let shape = Shape {
-        vocab,
-        hidden,
+    let wide = [vocab as i64, hidden as i64];
+    let mut take = |name: &str, shape: &[i64]| taken(weights, name, shape);
+    let (embedding, unembedding) = {
+        let embedding = take("model.embed_tokens.weight", &wide)?;
+        if config.tie_word_embeddings {
+            (None, Parts::matrix(values(&embedding), vocab, hidden))
+        } else {
+            let rows = Parts::rows(values(&embedding), hidden);
+            drop(embedding);
+            (Some(rows), Parts::matrix(values(&take("lm_head.weight", &wide)?), vocab, hidden))
+        }
+    };
+    let mut layers = Vec::with_capacity(config.num_hidden_layers);
+    for l in 0..config.num_hidden_layers {
+        let weights = model::Layer::plain(config, l, &mut take)?;
+        layers.push(Layer::new(&shape, &ropes, &layer(config, l, &weights)?));
+        drop(weights);
+        give_memory_back();
+    }
+    let parts = Parts {
+        embedding,
+        layers,
+        norm: Parts::norm(&shape, values(&take("model.norm.weight", &[hidden as i64])?)),
+        unembedding,
+        score: match head {
+            Head::Linear => Some(Parts::matrix(values(&take("score.weight", &[1, hidden as i64])?), 1, hidden)),
+            Head::None | Head::YesNo { .. } => None,
+        },
+        ropes,
+    };
+    Decoder::new(shape, parts, instructions)
+        .ok_or_else(|| Error::config("engine options", format!("this processor has no {instructions:?} instructions")))
+}
+
+fn shape(config: &ModelConfig) -> Shape {
+    let architecture = &config.architecture;
+    Shape {
+        vocab: config.vocab_size,
+        hidden: config.hidden_size,
         intermediate: config.intermediate_size,
         heads: config.num_attention_heads,
         kv_heads: config.num_key_value_heads,
         head_dim: config.head_dim,
         eps: config.rms_norm_eps as f32,
         context: config.max_position_embeddings,
-    };
-    let (embedding, unembedding) = {
-        let embedding = Plain::take(weights, "model.embed_tokens.weight", &[vocab, hidden])?;
-        if config.tie_word_embeddings {
-            (None, Parts::matrix(embedding.values(), vocab, hidden))
-        } else {
-            let rows = Parts::rows(embedding.values(), hidden);
-            drop(embedding);
-            let unembedding = Plain::take(weights, "lm_head.weight", &[vocab, hidden])?;
-            (Some(rows), Parts::matrix(unembedding.values(), vocab, hidden))
-        }
-    };
-    let mut layers = Vec::with_capacity(config.num_hidden_layers);
-    for i in 0..config.num_hidden_layers {
-        layers.push(layer(config, &shape, weights, i)?);
-        give_memory_back();
-    }
-    let parts = Parts {
-        embedding,
-        layers,
-        norm: Parts::vector(Plain::take(weights, "model.norm.weight", &[hidden])?.values()),
-        unembedding,
-        score: match head {
-            Head::Linear => {
-                Some(Parts::matrix(Plain::take(weights, "score.weight", &[1, hidden])?.values(), 1, hidden))
-            }
-            Head::None | Head::YesNo { .. } => None,
+        norm_offset: architecture.norm_offset as f32,
+        activation: match architecture.activation {
+            model::Activation::Silu => Activation::Silu,
+            model::Activation::GeluTanh => Activation::GeluTanh,
         },
-        frequencies: config.inverse_frequencies(),
-    };
-    Decoder::new(shape, parts, instructions)
-        .ok_or_else(|| Error::config("engine options", format!("this processor has no {instructions:?} instructions")))
+        embedding_scale: architecture.embedding_scale as f32,
+        attention_scalar: architecture.attention_scalar as f32,
+        attention_cap: architecture.attention_softcap.unwrap_or(0.0) as f32,
+        logit_cap: architecture.logit_softcap.unwrap_or(0.0) as f32,
+    }
 }
 
-fn layer(config: &ModelConfig, shape: &Shape, weights: &mut impl WeightSource, index: usize) -> Result<Layer> {
-    let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
-    let heads = config.num_attention_heads * config.head_dim;
-    let kv_heads = config.num_key_value_heads * config.head_dim;
-    let mut take =
-        |name: &str, shape: &[usize]| Plain::take(weights, &format!("model.layers.{index}.{name}.weight"), shape);
-    let (attention_norm, mlp_norm) =
-        (take("input_layernorm", &[hidden])?, take("post_attention_layernorm", &[hidden])?);
-    let (query, key) = (take("self_attn.q_proj", &[heads, hidden])?, take("self_attn.k_proj", &[kv_heads, hidden])?);
-    let (value, output) = (take("self_attn.v_proj", &[kv_heads, hidden])?, take("self_attn.o_proj", &[hidden, heads])?);
-    let (gate, up) = (take("mlp.gate_proj", &[intermediate, hidden])?, take("mlp.up_proj", &[intermediate, hidden])?);
-    let down = take("mlp.down_proj", &[hidden, intermediate])?;
-    let tensors = LayerTensors {
-        attention_norm: attention_norm.values(),
-        query: query.values(),
-        key: key.values(),
-        value: value.values(),
-        output: output.values(),
-        mlp_norm: mlp_norm.values(),
-        gate: gate.values(),
-        up: up.values(),
-        down: down.values(),
+fn ropes(config: &ModelConfig) -> Vec<Rope> {
+    let rope = |rope: &model::Rope| Rope {
+        dims: rope.dims,
+        frequencies: rope.frequencies(config.max_position_embeddings),
+        scale: rope.attention_factor as f32,
     };
-    Ok(Layer::new(shape, &tensors))
+    config.architecture.ropes.iter().map(rope).collect()
+}
+
+/// One layer, fused projections taken apart.
+fn layer<'a>(config: &ModelConfig, l: usize, weights: &'a model::Layer) -> Result<LayerTensors<'a>> {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let (queries, keys) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+    let mut linears = Vec::with_capacity(weights.projections.len());
+    for linear in &weights.projections {
+        let plain =
+            linear.weight.plain().ok_or_else(|| Error::internal("engine weights", "a projection is quantised"))?;
+        linears.push(Linear { weight: values(plain), bias: linear.bias.as_ref().map(values) });
+    }
+    let rows = |linear: Linear<'a>, first: usize, count: usize| Linear {
+        weight: &linear.weight[first * hidden..(first + count) * hidden],
+        bias: linear.bias.map(|bias| &bias[first..first + count]),
+    };
+    let [query, key, value, output, gate, up, down] = match linears.as_slice() {
+        &[qkv, output, gate_up, down] => [
+            rows(qkv, 0, queries),
+            rows(qkv, queries, keys),
+            rows(qkv, queries + keys, keys),
+            output,
+            rows(gate_up, 0, inner),
+            rows(gate_up, inner, inner),
+            down,
+        ],
+        &[query, key, value, output, gate, up, down] => [query, key, value, output, gate, up, down],
+        _ => return Err(Error::internal("engine weights", "a layer has four or seven projections")),
+    };
+    let pair = |pair: &'a Option<[Tensor; 2]>| pair.as_ref().map(|pair| pair.each_ref().map(values));
+    Ok(LayerTensors {
+        attention_norm: values(&weights.input_norm),
+        query,
+        key,
+        value,
+        qk_norms: pair(&weights.qk_norms),
+        output,
+        mlp_norm: values(&weights.mlp_norm),
+        gate,
+        up,
+        down,
+        post_norms: pair(&weights.post_norms),
+        window: config.architecture.window(l),
+        rope: config.architecture.layers[l].rope,
+    })
 }
 
 /// Returns the memory of dropped tensors to the system, which the C library would keep between the packed ones.
@@ -99,68 +145,73 @@ fn give_memory_back() {
 /// Checks and packs an adapter for `decoder`.
 pub(super) fn pack_adapter(config: &ModelConfig, adapter: &AdapterWeights, decoder: &Decoder) -> Result<Adapter> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let heads = config.num_attention_heads * config.head_dim;
-    let kv_heads = config.num_key_value_heads * config.head_dim;
+    let (queries, keys) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
     let mut used = 0;
     let mut pair = |l: usize, name: &str, out: usize, input: usize| -> Result<Option<PairTensors<'_>>> {
         let path = format!("model.layers.{l}.{name}");
-        let Some(pair) = adapter.pairs.get(&path) else { return Ok(None) };
+        let Some(LowRank { a, b, scale }) = adapter.pairs.get(&path) else { return Ok(None) };
         used += 1;
-        let r = pair.a.size().first().map_or(0, |&r| r as usize);
-        let a = values(&format!("{path}.lora_A.weight"), &pair.a, &[r, input])?;
-        let b = values(&format!("{path}.lora_B.weight"), &pair.b, &[out, r])?;
-        Ok(Some(PairTensors { a, b, r, scale: pair.scale as f32 }))
+        let r = a.size().first().map_or(0, |&r| r as usize);
+        check(&format!("{path}.lora_A.weight"), a, &[r as i64, input as i64])?;
+        check(&format!("{path}.lora_B.weight"), b, &[out as i64, r as i64])?;
+        Ok(Some(PairTensors { a: values(a), b: values(b), r, scale: *scale as f32 }))
     };
     let mut layers = Vec::with_capacity(config.num_hidden_layers);
     for l in 0..config.num_hidden_layers {
-        layers.push(LayerPairs {
-            query: pair(l, "self_attn.q_proj", heads, hidden)?,
-            key: pair(l, "self_attn.k_proj", kv_heads, hidden)?,
-            value: pair(l, "self_attn.v_proj", kv_heads, hidden)?,
-            output: pair(l, "self_attn.o_proj", hidden, heads)?,
-            gate: pair(l, "mlp.gate_proj", inner, hidden)?,
-            up: pair(l, "mlp.up_proj", inner, hidden)?,
-            down: pair(l, "mlp.down_proj", hidden, inner)?,
-        });
+        let output = pair(l, "self_attn.o_proj", hidden, queries)?;
+        let down = pair(l, "mlp.down_proj", hidden, inner)?;
+        let [query, key, value, gate, up] = if config.architecture.fused {
+            // Each part of a fused projection has the whole `A`, and its own rows of `B`.
+            let qkv = pair(l, "self_attn.qkv_proj", queries + 2 * keys, hidden)?;
+            let gate_up = pair(l, "mlp.gate_up_proj", 2 * inner, hidden)?;
+            [
+                part(qkv, 0, queries),
+                part(qkv, queries, keys),
+                part(qkv, queries + keys, keys),
+                part(gate_up, 0, inner),
+                part(gate_up, inner, inner),
+            ]
+        } else {
+            [
+                pair(l, "self_attn.q_proj", queries, hidden)?,
+                pair(l, "self_attn.k_proj", keys, hidden)?,
+                pair(l, "self_attn.v_proj", keys, hidden)?,
+                pair(l, "mlp.gate_proj", inner, hidden)?,
+                pair(l, "mlp.up_proj", inner, hidden)?,
+            ]
+        };
+        layers.push(LayerPairs { query, key, value, output, gate, up, down });
     }
     if used != adapter.pairs.len() {
         return Err(Error::internal("adapter", "has pairs for projections that the decoder does not have"));
     }
     let score = match (adapter.head, &adapter.score) {
-        (Head::Linear, Some(score)) => Some(values("score.weight", score, &[1, hidden])?),
+        (Head::Linear, Some(score)) => {
+            check("score.weight", score, &[1, hidden as i64])?;
+            Some(values(score))
+        }
         (Head::Linear, None) => return Err(Error::model("score.weight", "this tensor is missing")),
         _ => None,
     };
     Ok(decoder.adapter(&layers, score))
 }
 
-/// A tensor whose memory may be read: f32, contiguous, in main memory, of the right shape.
-struct Plain(Tensor);
-
-impl Plain {
-    fn take(weights: &mut impl WeightSource, name: &str, shape: &[usize]) -> Result<Self> {
-        let wanted: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
-        let tensor = weights.take(name, &wanted)?;
-        check(name, &tensor, shape)?;
-        Ok(Plain(tensor))
-    }
-
-    fn values(&self) -> &[f32] {
-        // SAFETY: `take` checked it.
-        unsafe { plain(&self.0) }
-    }
+/// The part of a fused projection's difference that adds to `count` of its outputs.
+fn part(pair: Option<PairTensors<'_>>, first: usize, count: usize) -> Option<PairTensors<'_>> {
+    pair.map(|pair| PairTensors { b: &pair.b[first * pair.r..(first + count) * pair.r], ..pair })
 }
 
-/// The values of a tensor, after a check of everything that reading its memory depends on.
-fn values<'a>(name: &str, tensor: &'a Tensor, shape: &[usize]) -> Result<&'a [f32]> {
-    check(name, tensor, shape)?;
-    // SAFETY: just checked.
-    Ok(unsafe { plain(tensor) })
+/// A tensor of the source, checked.
+fn taken(weights: &mut impl WeightSource, name: &str, shape: &[i64]) -> Result<Tensor> {
+    let tensor = weights.take(name, shape)?;
+    check(name, &tensor, shape)?;
+    Ok(tensor)
 }
 
-fn check(name: &str, tensor: &Tensor, shape: &[usize]) -> Result<()> {
+/// Everything that [`values`] depends on.
+fn check(name: &str, tensor: &Tensor, shape: &[i64]) -> Result<()> {
     let found = tensor.size();
-    if found.iter().map(|&n| n as usize).ne(shape.iter().copied()) {
+    if found != shape {
         return Err(Error::model(name, format!("has shape {found:?}; config.json needs {shape:?}")));
     }
     if tensor.kind() != Kind::Float || tensor.device() != Device::Cpu || !tensor.is_contiguous() {
@@ -169,9 +220,8 @@ fn check(name: &str, tensor: &Tensor, shape: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// # Safety
-/// The tensor is f32, contiguous and in main memory.
-unsafe fn plain(tensor: &Tensor) -> &[f32] {
-    // SAFETY: `numel` values of the caller's promise, and the tensor outlives the slice.
+/// The values of a tensor that went through [`check`].
+fn values(tensor: &Tensor) -> &[f32] {
+    // SAFETY: contiguous f32 in main memory, `numel` values, and the tensor outlives the slice.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const f32, tensor.numel()) }
 }

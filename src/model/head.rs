@@ -37,7 +37,12 @@ pub(crate) fn random_score(hidden: usize, seed: Key, device: Device) -> Tensor {
 
 /// The unembedding row of `yes` minus that of `no`: `[1, hidden]` f32. Differentiable.
 pub(crate) fn row_difference(unembedding_vh: &Tensor, yes: u32, no: u32) -> Tensor {
-    let rows = Tensor::from_slice(&[i64::from(yes), i64::from(no)]).to_device(unembedding_vh.device());
-    let rows = unembedding_vh.index_select(0, &rows).to_kind(Kind::Float);
+    let rows = token_rows(unembedding_vh, yes, no);
     rows.narrow(0, 0, 1) - rows.narrow(0, 1, 1)
+}
+
+/// The unembedding rows of `yes` and `no`: `[2, hidden]` f32. Differentiable.
+pub(crate) fn token_rows(unembedding_vh: &Tensor, yes: u32, no: u32) -> Tensor {
+    let rows = Tensor::from_slice(&[i64::from(yes), i64::from(no)]).to_device(unembedding_vh.device());
+    unembedding_vh.index_select(0, &rows).to_kind(Kind::Float)
 }

@@ -12,7 +12,7 @@ use super::config::ModelConfig;
 use super::head::Head;
 use super::lora_config::{LoraConfig, Place};
 use super::matrix::Matrix;
-use super::weights::{LM_HEAD, PROJECTIONS, Weights, module, projection_shape};
+use super::weights::{LM_HEAD, Projection, Weights, module, projection_shape, projections};
 use crate::draw::{Key, key};
 use crate::{Error, Result};
 
@@ -29,8 +29,8 @@ pub(crate) struct Pair {
 /// The adapter of a whole network.
 pub(crate) struct Lora {
     pub(crate) config: LoraConfig,
-    /// Per layer, in the order of [`PROJECTIONS`](super::weights::PROJECTIONS).
-    layers: Vec<[Option<Pair>; 7]>,
+    /// Per layer, in the order of [`projections`].
+    layers: Vec<Vec<(&'static Projection, Option<Pair>)>>,
     /// In place of the embedding, `[vocab, hidden]` f32.
     pub(crate) embedding: Option<Tensor>,
     /// In place of the unembedding, `[vocab, hidden]` f32.
@@ -71,13 +71,16 @@ impl Lora {
         mut take: impl FnMut(&str, &[i64]) -> Result<Tensor>,
     ) -> Result<Self> {
         let mut layers = Vec::with_capacity(model.num_hidden_layers);
-        for (l, places) in lora.places(model.num_hidden_layers)?.into_iter().enumerate() {
-            let mut pairs = [const { None }; 7];
-            for (p, place) in places.into_iter().enumerate() {
-                let Some(Place { r, scale }) = place else { continue };
-                let [out, input] = projection_shape(model, p);
-                let [name_a, name_b] = names(l, p);
-                pairs[p] = Some(Pair { a: take(&name_a, &[r, input])?, b: take(&name_b, &[out, r])?, scale });
+        for (l, places) in lora.places(model)?.into_iter().enumerate() {
+            let mut pairs = Vec::with_capacity(places.len());
+            for (projection, place) in projections(model).iter().zip(places) {
+                let mut pair = None;
+                if let Some(Place { r, scale }) = place {
+                    let [out, input] = projection_shape(model, projection);
+                    let [name_a, name_b] = names(l, projection);
+                    pair = Some(Pair { a: take(&name_a, &[r, input])?, b: take(&name_b, &[out, r])?, scale });
+                }
+                pairs.push((projection, pair));
             }
             layers.push(pairs);
         }
@@ -129,11 +132,12 @@ impl Lora {
 
     /// The same adapter with `f` applied to each tensor.
     pub(crate) fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Lora {
-        let copy =
-            |pair: &Option<Pair>| pair.as_ref().map(|pair| Pair { a: f(&pair.a), b: f(&pair.b), scale: pair.scale });
+        let copy = |(projection, pair): &(&'static Projection, Option<Pair>)| {
+            (*projection, pair.as_ref().map(|pair| Pair { a: f(&pair.a), b: f(&pair.b), scale: pair.scale }))
+        };
         Lora {
             config: self.config.clone(),
-            layers: self.layers.iter().map(|layer| layer.each_ref().map(copy)).collect(),
+            layers: self.layers.iter().map(|layer| layer.iter().map(copy).collect()).collect(),
             embedding: self.embedding.as_ref().map(&f),
             lm_head: self.lm_head.as_ref().map(&f),
         }
@@ -143,9 +147,9 @@ impl Lora {
     pub(crate) fn named(&self) -> Vec<(String, &Tensor)> {
         let mut out = Vec::new();
         for (l, layer) in self.layers.iter().enumerate() {
-            for (p, pair) in layer.iter().enumerate() {
+            for (projection, pair) in layer {
                 if let Some(pair) = pair {
-                    let [name_a, name_b] = names(l, p);
+                    let [name_a, name_b] = names(l, projection);
                     out.push((name_a, &pair.a));
                     out.push((name_b, &pair.b));
                 }
@@ -161,9 +165,9 @@ impl Lora {
         let copy = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).contiguous().copy();
         let mut out = BTreeMap::new();
         for (l, layer) in self.layers.iter().enumerate() {
-            for (p, pair) in layer.iter().enumerate() {
+            for (projection, pair) in layer {
                 let Some(pair) = pair else { continue };
-                out.insert(module(l, p), LowRank { a: copy(&pair.a), b: copy(&pair.b), scale: pair.scale });
+                out.insert(module(l, projection), LowRank { a: copy(&pair.a), b: copy(&pair.b), scale: pair.scale });
             }
         }
         out
@@ -171,7 +175,7 @@ impl Lora {
 
     /// The pair of projection `p` of layer `l`.
     pub(crate) fn pair(&self, l: usize, p: usize) -> Option<&Pair> {
-        self.layers.get(l)?.get(p)?.as_ref()
+        self.layers.get(l)?.get(p)?.1.as_ref()
     }
 
     /// The adapter's own copy of the weight with this Hugging Face name.
@@ -187,15 +191,16 @@ impl Lora {
     pub(crate) fn pair_of(&self, name: &str) -> Option<&Pair> {
         let path = name.strip_suffix(".weight")?;
         let layer: usize = path.strip_prefix("model.layers.")?.split_once('.')?.0.parse().ok()?;
-        (0..PROJECTIONS.len()).find(|p| module(layer, *p) == path).and_then(|p| self.pair(layer, p))
+        let found = self.layers.get(layer)?.iter().find(|(projection, _)| module(layer, projection) == path);
+        found.and_then(|(_, pair)| pair.as_ref())
     }
 }
 
 /// What PEFT puts before every module path.
 pub(crate) const PREFIX: &str = "base_model.model.";
 
-fn names(l: usize, p: usize) -> [String; 2] {
-    let module = module(l, p);
+fn names(l: usize, projection: &Projection) -> [String; 2] {
+    let module = module(l, projection);
     [format!("{PREFIX}{module}.lora_A.weight"), format!("{PREFIX}{module}.lora_B.weight")]
 }
 

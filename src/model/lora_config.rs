@@ -6,7 +6,8 @@
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::weights::{PROJECTIONS, module};
+use super::config::ModelConfig;
+use super::weights::{PROJECTIONS, Projection, module, projections};
 use crate::{Error, Result};
 
 /// LoRA for every trained model; the keys have PEFT's names.
@@ -38,7 +39,7 @@ impl Default for LoraConfig {
         LoraConfig {
             r: 64,
             lora_alpha: 16.0,
-            target_modules: PROJECTIONS.to_vec().into(),
+            target_modules: Targets::Pattern(ALL_LINEAR.into()),
             layers_to_transform: vec![],
             use_rslora: false,
             rank_pattern: Patterns::default(),
@@ -165,11 +166,30 @@ impl LoraConfig {
         }
     }
 
+    /// Checks that the targets are projections of a model.
+    ///
+    /// # Errors
+    /// A configuration error that names the target and what the model has.
+    pub fn check_model(&self, model: &ModelConfig) -> Result<()> {
+        self.places(model).map(drop)
+    }
+
     /// For every layer and projection the adapter it gets, if any.
     ///
     /// # Errors
-    /// A configuration error for a pattern that is none, and for targets that fit no module.
-    pub(crate) fn places(&self, layers: usize) -> Result<Vec<[Option<Place>; 7]>> {
+    /// A configuration error for a pattern that is none, for names that are no projections of this architecture, and
+    /// for targets that fit no module.
+    pub(crate) fn places(&self, model: &ModelConfig) -> Result<Vec<Vec<Option<Place>>>> {
+        let known = projections(model);
+        if let Targets::Names(names) = &self.target_modules {
+            let end = |name: &str| name.rsplit('.').next().unwrap_or_default().to_string();
+            if let Some(name) = names.iter().find(|name| !known.iter().any(|p| p.name == end(name))) {
+                let family = model.architecture.family.causal;
+                let known = known.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
+                let problem = format!("target_modules: {name:?} is no projection of {family}; it has {known}");
+                return Err(Error::config("LoRA adapter", problem));
+            }
+        }
         let targets = Matcher::new(&self.target_modules)?;
         if let Some(other) = OTHERS.into_iter().find(|path| targets.fits(path)) {
             let problem = format!("target_modules: LoRA on {other} is not supported; narrow the pattern");
@@ -177,11 +197,12 @@ impl LoraConfig {
         }
         let (ranks, alphas) = (ends("rank_pattern", &self.rank_pattern)?, ends("alpha_pattern", &self.alpha_pattern)?);
         let mut any = false;
+        let layers = model.num_hidden_layers;
         let mut out = Vec::with_capacity(layers);
         for l in 0..layers {
             let chosen = self.layers_to_transform.is_empty() || self.layers_to_transform.contains(&l);
-            out.push(std::array::from_fn(|p| {
-                let path = module(l, p);
+            let place = |projection: &Projection| {
+                let path = module(l, projection);
                 if !chosen || !targets.fits(&path) {
                     return None;
                 }
@@ -190,14 +211,15 @@ impl LoraConfig {
                 let alpha = first(&alphas, &path).unwrap_or(self.lora_alpha);
                 let divisor = if self.use_rslora { (r as f64).sqrt() } else { r as f64 };
                 Some(Place { r, scale: alpha / divisor })
-            }));
+            };
+            out.push(known.iter().map(place).collect());
         }
         if any {
             return Ok(out);
         }
         let problem = format!(
             "target_modules and layers_to_transform fit no module; there are {layers} layers with {}",
-            (0..7).map(|p| module(0, p)).collect::<Vec<_>>().join(", ")
+            known.iter().map(|p| module(0, p)).collect::<Vec<_>>().join(", ")
         );
         Err(Error::config("LoRA adapter", problem))
     }

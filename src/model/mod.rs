@@ -16,9 +16,11 @@
 //!
 //! Shape suffixes in this module: `b` batch, `t` time, `h` hidden, `v` vocabulary, `n` = batch x time.
 
+mod architecture;
 mod chat;
 mod checkpoint;
 mod config;
+mod fields;
 mod folder;
 mod forward;
 mod head;
@@ -32,9 +34,11 @@ mod shard;
 mod tokenizer;
 mod weights;
 
+pub(crate) use architecture::{Activation, Rope};
 pub use chat::{ChatTemplate, Message};
 pub use config::ModelConfig;
 pub use folder::{PlainWeights, WeightSource};
+pub use forward::Expectation;
 pub use head::Head;
 pub use inspect::{Inspection, inspect};
 pub use lora::{AdapterWeights, LowRank};
@@ -42,3 +46,4 @@ pub use lora_config::{LoraConfig, Patterns, Targets};
 pub use matrix::QuantizationConfig;
 pub use network::Network;
 pub use tokenizer::{TextStream, Tokenizer};
+pub(crate) use weights::Layer;

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
 use super::folder::{Folder, read_adapter};
+use super::forward::Tables;
 use super::head::{Head, SCORE, random_score, row_difference};
 use super::lora::{AdapterWeights, Lora, PREFIX, merge};
 use super::lora_config::LoraConfig;
@@ -22,7 +23,7 @@ use crate::draw::Key;
 use crate::torch::guard;
 use crate::{Error, Result};
 
-/// A network: a LLaMA backbone (shared frozen tensors, or trainable ones of its own), an adapter, a head.
+/// A network: a backbone (shared frozen tensors, or trainable ones of its own), an adapter, a head.
 ///
 /// `Send`, not `Sync`: one thread uses it at a time; [`Network::replicate`] makes one for another thread.
 pub struct Network {
@@ -41,8 +42,8 @@ pub struct Network {
     pub(super) head: Head,
     /// `[1, hidden]` f32 with [`Head::Linear`].
     pub(super) score: Option<Tensor>,
-    /// cos and signed sin of the positions used so far, `[positions, 1, head_dim]`.
-    pub(super) rotary: RefCell<Option<(Tensor, Tensor)>>,
+    /// The rotary tables of the positions used so far.
+    pub(super) rotary: RefCell<Option<Tables>>,
 }
 
 impl std::fmt::Debug for Network {
@@ -228,7 +229,8 @@ impl Network {
         })
     }
 
-    /// [`Head::Linear`] that begins as the Yes/No margin: the unembedding row of `yes` minus that of `no`.
+    /// [`Head::Linear`] that begins as the Yes/No margin before any soft cap: the unembedding row of `yes` minus that of
+    /// `no`.
     pub fn with_margin_head(mut self, yes: u32, no: u32) -> Result<Self> {
         guard("reward head", || {
             self.check_tokens(yes, no)?;
@@ -331,9 +333,9 @@ impl Network {
         let mut weights = self.weights.map(Tensor::detach);
         if let Some(lora) = &self.lora {
             for (l, layer) in weights.layers.iter_mut().enumerate() {
-                for (p, weight) in layer.projections.iter_mut().enumerate() {
+                for (p, linear) in layer.projections.iter_mut().enumerate() {
                     if let Some(pair) = lora.pair(l, p) {
-                        *weight = Matrix::Dense(merge(weight, pair));
+                        linear.weight = Matrix::Dense(merge(&linear.weight, pair));
                     }
                 }
             }

@@ -65,7 +65,7 @@ impl Network {
                     "adapter_model.safetensors",
                     lora.named().into_iter().map(clone).chain(score(PREFIX)).collect(),
                     "adapter_config.json",
-                    adapter_config(&lora.config, &self.base, self.score.is_some()),
+                    adapter_config(&lora.config, &self.config.projections(), &self.base, self.score.is_some()),
                 ),
                 None => (
                     "model.safetensors",
@@ -92,7 +92,7 @@ impl Network {
 }
 
 /// `adapter_config.json` as peft reads it.
-fn adapter_config(lora: &LoraConfig, base: &str, classifier: bool) -> Map<String, Value> {
+fn adapter_config(lora: &LoraConfig, projections: &[&str], base: &str, classifier: bool) -> Map<String, Value> {
     // Whole numbers as such, as people write them.
     let number = |x: f64| if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) };
     // Names that are projections as they stand come in a fixed order, whatever order the user gave.
@@ -104,7 +104,7 @@ fn adapter_config(lora: &LoraConfig, base: &str, classifier: bool) -> Map<String
             json!(names)
         }
         // As in peft, which takes the names down.
-        Targets::Pattern(text) if text == ALL_LINEAR => json!(PROJECTIONS),
+        Targets::Pattern(text) if text == ALL_LINEAR => json!(projections),
         Targets::Pattern(text) => json!(text),
     };
     let mut saved = lora.modules_to_save.clone();

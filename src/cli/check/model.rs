@@ -43,6 +43,9 @@ pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mu
         let file = path.join("config.json");
         report.finding(format!("{}: has no eos_token_id; answers could not end", file.display()));
     }
+    if let Some(Err(error)) = config.model.lora.as_ref().map(|lora| lora.check_model(&inspection.config)) {
+        report.finding(format!("{}: {error}", places.of("model.lora")));
+    }
     let tokenizer = match Tokenizer::open(&path) {
         Ok(tokenizer) => tokenizer,
         Err(error) => {

@@ -8,7 +8,7 @@
 //! decoder's own weights. A row's result depends on its own adapter only, and has the same bits in any batch.
 
 use super::decoder::Decoder;
-use super::layer::{heads_row, spread_heads, value_row};
+use super::layer::{Layer, spread_heads, value_row};
 use super::memory::{Packed, padded};
 
 /// One projection's difference as an adapter file stores it, row-major f32.
@@ -86,21 +86,25 @@ impl Decoder {
     pub fn adapter(&self, layers: &[LayerPairs<'_>], score: Option<&[f32]>) -> Adapter {
         let rank = layers.iter().flat_map(LayerPairs::all).flatten().map(|pair| pair.r).max().unwrap_or(0);
         let score = score.map(|w| Packed::new(self.shape().hidden, 1, |_| Some(w)));
-        Adapter { layers: layers.iter().map(|layer| self.pairs(layer)).collect(), score, rank }
+        Adapter {
+            layers: layers.iter().zip(self.layers()).map(|(pairs, layer)| self.pairs(layer, pairs)).collect(),
+            score,
+            rank,
+        }
     }
 
-    fn pairs(&self, l: &LayerPairs<'_>) -> Pairs {
-        let (s, half, value_width) = (*self.shape(), self.half(), self.value_width());
+    fn pairs(&self, layer: &Layer, l: &LayerPairs<'_>) -> Pairs {
+        let s = *self.shape();
+        let (half, value_width) = (s.half(), s.value_width());
         let (hidden, dim) = (s.hidden, s.head_dim);
         let (queries, keys) = (s.heads * 2 * half, s.kv_heads * 2 * half);
         let rotated = |t: &Option<PairTensors<'_>>, heads: usize, column: usize| {
-            pack(t, hidden, heads * 2 * half, column, |b, r, column| heads_row(b, r, dim, half, column))
+            pack(t, hidden, heads * 2 * half, column, |column| layer.head.row(column))
         };
-        let plain = |t: &Option<PairTensors<'_>>, k: usize, columns: usize, column: usize| {
-            pack(t, k, columns, column, |b, r, column| b.get(column * r..(column + 1) * r))
-        };
-        let value = pack(&l.value, hidden, s.kv_heads * value_width, queries + keys, |b, r, column| {
-            value_row(b, r, dim, value_width, column)
+        let plain =
+            |t: &Option<PairTensors<'_>>, k: usize, columns: usize, column: usize| pack(t, k, columns, column, Some);
+        let value = pack(&l.value, hidden, s.kv_heads * value_width, queries + keys, |column| {
+            value_row(dim, value_width, column)
         });
         let spread = l.output.as_ref().map(|t| (spread_heads(t.a, s.heads, dim, value_width), t));
         let output = spread.as_ref().map(|(a, t)| PairTensors { a, ..**t });
@@ -119,19 +123,19 @@ impl Decoder {
     }
 }
 
-/// `row(b, r, column)` is the row of `B` that a column of the product takes.
+/// `row(column)` is the row of `B` that a column of the product takes.
 fn pack(
     pair: &Option<PairTensors<'_>>,
     k: usize,
     columns: usize,
     column: usize,
-    row: impl for<'b> Fn(&'b [f32], usize, usize) -> Option<&'b [f32]> + Sync,
+    row: impl Fn(usize) -> Option<usize> + Sync,
 ) -> Option<Pair> {
     let PairTensors { a, b, r, scale } = pair.as_ref()?;
     let scaled: Vec<f32> = b.iter().map(|x| x * scale).collect();
     Some(Pair {
         a: Packed::new(k, *r, |column| a.get(column * k..(column + 1) * k)),
-        b: Packed::new(*r, columns, |column| row(&scaled, *r, column)),
+        b: Packed::new(*r, columns, |column| row(column).and_then(|row| scaled.get(row * r..(row + 1) * r))),
         column,
     })
 }

@@ -6,6 +6,9 @@
 //!
 //! Order of every sum, whatever the tile: a score over the key's elements in turn; the softmax sum over blocks in
 //! turn by lane, then the lanes by halves; an output element over even and over odd tokens in turn, then both.
+//!
+//! With a window, tokens left of it that share a block with the window, or that another query of the tile sees, get
+//! the weight 0, which changes no sum.
 
 use super::simd::{LANES, Simd};
 
@@ -19,6 +22,10 @@ pub(super) struct Attention<'a> {
     pub(super) rows: usize,
     /// Position of the first row in its sequence.
     pub(super) start: usize,
+    /// How many positions, its own included, a row sees at most.
+    pub(super) window: usize,
+    /// Scores become `cap * tanh(score / cap)`; 0 leaves them as they are.
+    pub(super) cap: f32,
     /// The sequence's blocks in order.
     pub(super) blocks: &'a [*mut f32],
     /// Where this layer starts in a block.
@@ -59,18 +66,22 @@ unsafe fn tile<S: Simd, const Q: usize, const B: usize>(a: &Attention<'_>, head:
     let mut queries = [std::ptr::null::<f32>(); Q];
     let mut outs = [std::ptr::null_mut::<f32>(); Q];
     let mut lengths = [0; Q];
+    let mut starts = [0; Q];
     for q in 0..Q {
         let (row, member) = ((first + q) / a.group, (first + q) % a.group);
         let query_head = head * a.group + member;
         queries[q] = a.queries.add(row * a.query_stride + query_head * a.key_width);
         outs[q] = a.out.add(row * a.out_stride + query_head * a.value_width);
         lengths[q] = a.start + row + 1;
+        starts[q] = lengths[q].saturating_sub(a.window);
     }
     let keys = a.layer + head * a.key_width * LANES;
     let values = a.layer + a.kv_heads * a.key_width * LANES + head * LANES * a.value_width;
 
     let blocks = lengths[Q - 1].div_ceil(LANES);
-    let mut block = 0;
+    // The first query sees furthest back.
+    let first = starts[0] / LANES;
+    let mut block = first;
     while block + B <= blocks {
         scores::<S, Q, B>(a, keys, &queries, block, blocks);
         block += B;
@@ -86,23 +97,24 @@ unsafe fn tile<S: Simd, const Q: usize, const B: usize>(a: &Attention<'_>, head:
 
     let mut scale = [0f32; Q];
     for q in 0..Q {
-        scale[q] = softmax::<S>(a.scores.add(q * a.score_stride), lengths[q]);
+        scale[q] = softmax::<S>(a.scores.add(q * a.score_stride), first * LANES, starts[q], lengths[q], a.cap);
     }
+    let first = first * LANES;
 
     let vectors = a.value_width / LANES;
     let mut v = 0;
     if Q == 1 {
         while v + 4 <= vectors {
-            weighted::<S, Q, 4>(a, values + v * LANES, &lengths, &scale, &outs, v);
+            weighted::<S, Q, 4>(a, values + v * LANES, first, &lengths, &scale, &outs, v);
             v += 4;
         }
     }
     while v + 2 <= vectors {
-        weighted::<S, Q, 2>(a, values + v * LANES, &lengths, &scale, &outs, v);
+        weighted::<S, Q, 2>(a, values + v * LANES, first, &lengths, &scale, &outs, v);
         v += 2;
     }
     if v < vectors {
-        weighted::<S, Q, 1>(a, values + v * LANES, &lengths, &scale, &outs, v);
+        weighted::<S, Q, 1>(a, values + v * LANES, first, &lengths, &scale, &outs, v);
     }
 }
 
@@ -139,13 +151,25 @@ unsafe fn scores<S: Simd, const Q: usize, const B: usize>(
     }
 }
 
-/// Turns `length` scores into weights `e^(score - max)`; gives `1 / their sum`.
+/// Turns the scores of tokens `first..length` into weights `e^(score - max)`, those before `start` into 0; gives
+/// `1 / their sum`. `first` begins a vector.
 #[inline(always)]
-unsafe fn softmax<S: Simd>(scores: *mut f32, length: usize) -> f32 {
+unsafe fn softmax<S: Simd>(scores: *mut f32, first: usize, start: usize, length: usize, cap: f32) -> f32 {
     let none = S::splat(f32::NEG_INFINITY);
+    if cap > 0.0 {
+        let cap = S::splat(cap);
+        for t in (first..length).step_by(LANES) {
+            let score = S::load(scores.add(t));
+            S::store(scores.add(t), S::mul(S::tanh(S::div(score, cap)), cap));
+        }
+    }
+    for t in (first..start).step_by(LANES) {
+        let score = S::load(scores.add(t));
+        S::store(scores.add(t), S::first(none, start - t, score));
+    }
     let whole = length / LANES * LANES;
     let mut max = none;
-    for t in (0..whole).step_by(LANES) {
+    for t in (first..whole).step_by(LANES) {
         max = S::max(max, S::load(scores.add(t)));
     }
     if whole < length {
@@ -155,7 +179,7 @@ unsafe fn softmax<S: Simd>(scores: *mut f32, length: usize) -> f32 {
     }
     let max = S::splat(S::maximum(max));
     let mut sum = S::splat(0.0);
-    for t in (0..length).step_by(LANES) {
+    for t in (first..length).step_by(LANES) {
         let weight = S::exp(S::sub(S::load(scores.add(t)), max));
         sum = S::add(sum, weight);
         S::store(scores.add(t), weight);
@@ -163,11 +187,12 @@ unsafe fn softmax<S: Simd>(scores: *mut f32, length: usize) -> f32 {
     1.0 / S::sum(sum)
 }
 
-/// Weighted sum of values for `V` vectors of the output, `at` being the first one.
+/// Weighted sum of the values of tokens from `first` on for `V` vectors of the output, `at` being the first one.
 #[inline(always)]
 unsafe fn weighted<S: Simd, const Q: usize, const V: usize>(
     a: &Attention<'_>,
     values: usize,
+    first: usize,
     lengths: &[usize; Q],
     scale: &[f32; Q],
     outs: &[*mut f32; Q],
@@ -178,7 +203,7 @@ unsafe fn weighted<S: Simd, const Q: usize, const V: usize>(
     let mut odd = [[S::splat(0.0); V]; Q];
     // All queries see the tokens of the first one; what the later ones see beyond is added one by one.
     let common = lengths[0] / 2 * 2;
-    let mut t = 0;
+    let mut t = first;
     while t < common {
         let mut page = value(t);
         let end = common.min(t + LANES);

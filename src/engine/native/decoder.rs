@@ -1,4 +1,4 @@
-//! A LLaMA decoder over flat, ragged rows: prefill and decode are the same call.
+//! A decoder over flat, ragged rows: prefill and decode are the same call.
 //!
 //! ```text
 //! spans [(tokens, position, blocks)] ─> rows [n, hidden] ─ layers ─> wanted rows [m, hidden] ─> logits | score
@@ -7,47 +7,16 @@
 //! A row is a token at a position of a sequence; there is no padding. Keys and values lie in blocks of sixteen
 //! tokens that the caller owns. In the last layer only the wanted rows go past the keys and values.
 
-use super::adapter::{Adapter, Pair, Run, runs};
+use super::adapter::{Adapter, Pair, Pairs, Run, runs};
+use super::angles::Angles;
 use super::attention::{Attention, MAX_QUERIES};
 use super::gemm::Gemm;
 use super::kernels::{Instructions, Kernels};
 use super::layer::{Layer, Parts};
 use super::memory::{Lines, Matrix, Packed, padded};
-use super::pointwise::{RmsNorm, Rotary, SwiGlu};
+use super::pointwise::{Gated, RmsNorm, Rotary, SoftCap};
+use super::shape::{Activation, Shape};
 use super::simd::LANES;
-
-/// The shape and constants of a model.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    /// Tokens of the vocabulary.
-    pub vocab: usize,
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Width of the feed-forward layer.
-    pub intermediate: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key-value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of a head, even.
-    pub head_dim: usize,
-    /// Epsilon of the RMS norms.
-    pub eps: f32,
-    /// Positions at most.
-    pub context: usize,
-}
-
-impl Shape {
-    /// Half a head, padded: queries and keys are stored as two such halves.
-    pub(super) fn half(&self) -> usize {
-        padded(self.head_dim / 2)
-    }
-
-    /// A head of values, padded.
-    pub(super) fn value_width(&self) -> usize {
-        padded(self.head_dim)
-    }
-}
 
 /// Packed weights, shared by all worker threads.
 #[derive(Debug)]
@@ -59,8 +28,8 @@ pub struct Decoder {
     /// A head of values, padded.
     value_width: usize,
     parts: Parts,
-    cos: Lines,
-    sin: Lines,
+    /// Of every rotary embedding, then that of a layer without positions.
+    angles: Vec<Angles>,
 }
 
 /// Consecutive tokens of one sequence, to be computed in one step.
@@ -99,18 +68,10 @@ impl Decoder {
     /// if this processor lacks the instructions.
     pub fn new(shape: Shape, parts: Parts, instructions: Instructions) -> Option<Self> {
         let kernels = instructions.kernels()?;
-        let half = shape.half();
-        let (mut cos, mut sin) = (Lines::zeroed(shape.context * half), Lines::zeroed(shape.context * half));
-        for position in 0..shape.context {
-            for (j, &frequency) in parts.frequencies.iter().enumerate() {
-                // The angle is rounded to f32, as in every other implementation; its cosine is then exact.
-                let angle = f64::from(position as f32 * frequency);
-                cos.as_mut_slice()[position * half + j] = angle.cos() as f32;
-                sin.as_mut_slice()[position * half + j] = angle.sin() as f32;
-            }
-        }
-        let value_width = shape.value_width();
-        Some(Decoder { kernels, shape, half, value_width, parts, cos, sin })
+        let (half, value_width, dim) = (shape.half(), shape.value_width(), shape.head_dim);
+        let angles = parts.ropes.iter().map(|rope| Angles::new(rope, shape.context, dim, half));
+        let angles = angles.chain([Angles::still(dim, half)]).collect();
+        Some(Decoder { kernels, shape, half, value_width, parts, angles })
     }
 
     /// The shape.
@@ -118,12 +79,8 @@ impl Decoder {
         &self.shape
     }
 
-    pub(super) fn half(&self) -> usize {
-        self.half
-    }
-
-    pub(super) fn value_width(&self) -> usize {
-        self.value_width
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.parts.layers
     }
 
     /// f32 in a block: keys and values of [`LANES`] tokens in all layers.
@@ -177,6 +134,9 @@ impl Decoder {
                         self.parts.unembedding.row(token as usize, &mut row[..self.shape.hidden]);
                     }
                 }
+                if self.shape.embedding_scale != 1.0 {
+                    row.iter_mut().for_each(|x| *x *= self.shape.embedding_scale);
+                }
                 rows += 1;
             }
         }
@@ -195,24 +155,30 @@ impl Decoder {
     }
 
     /// One layer over all rows; the last one goes on with the wanted rows only and gives their number.
-    fn layer(
+    fn layer<'a>(
         &self,
         scratch: &mut Scratch,
         spans: &[Span<'_>],
         rows: usize,
         index: usize,
         layer: &Layer,
-        [all, wanted]: [&[Run<'_>]; 2],
+        [all, wanted]: [&[Run<'a>]; 2],
     ) -> usize {
         self.norm(scratch, &layer.attention_norm, rows);
         self.gemm(&layer.qkv, &scratch.hidden, 0, rows, &mut scratch.qkv, false);
-        self.adapt(all, |adapter| &adapter.layers[index].qkv, &scratch.hidden, &mut scratch.low, &mut scratch.qkv);
+        self.adapt(
+            all,
+            move |adapter: &'a Adapter| &adapter.layers[index].qkv[..],
+            &scratch.hidden,
+            &mut scratch.low,
+            &mut scratch.qkv,
+        );
         let last = index + 1 == self.parts.layers.len();
         let (mut first, mut kept) = (0, 0);
         for span in spans {
             let len = span.tokens.len();
             for i in 0..len {
-                self.remember(scratch.qkv.row_mut(first + i), span, span.start + i, index);
+                self.remember(scratch.qkv.row_mut(first + i), span, span.start + i, index, layer);
             }
             let skip = if last { len - span.wanted } else { 0 };
             let attention = Attention {
@@ -222,6 +188,8 @@ impl Decoder {
                 out_stride: scratch.attended.stride,
                 rows: len - skip,
                 start: span.start + skip,
+                window: layer.window,
+                cap: self.shape.attention_cap,
                 blocks: span.blocks,
                 layer: index * self.layer_len(),
                 kv_heads: self.shape.kv_heads,
@@ -244,40 +212,71 @@ impl Decoder {
         if kept == 0 {
             return 0;
         }
-        self.gemm(&layer.output, &scratch.attended, 0, kept, &mut scratch.x, true);
-        self.adapt(
-            wanted,
-            |adapter| &adapter.layers[index].output,
-            &scratch.attended,
-            &mut scratch.low,
-            &mut scratch.x,
-        );
+        let pairs = |of: fn(&Pairs) -> &[Pair]| move |adapter: &'a Adapter| of(&adapter.layers[index]);
+        match &layer.post_norms {
+            None => {
+                self.gemm(&layer.output, &scratch.attended, 0, kept, &mut scratch.x, true);
+                self.adapt(wanted, pairs(|p| &p.output), &scratch.attended, &mut scratch.low, &mut scratch.x);
+            }
+            Some([weight, _]) => {
+                self.gemm(&layer.output, &scratch.attended, 0, kept, &mut scratch.hidden, false);
+                self.adapt(wanted, pairs(|p| &p.output), &scratch.attended, &mut scratch.low, &mut scratch.hidden);
+                self.add_normed(scratch, weight, kept);
+            }
+        }
         self.norm(scratch, &layer.mlp_norm, kept);
         self.gemm(&layer.gate_up, &scratch.hidden, 0, kept, &mut scratch.gate_up, false);
-        self.adapt(
-            wanted,
-            |adapter| &adapter.layers[index].gate_up,
-            &scratch.hidden,
-            &mut scratch.low,
-            &mut scratch.gate_up,
-        );
-        let stride = scratch.gate_up.stride;
-        let width = padded(self.shape.intermediate);
+        self.adapt(wanted, pairs(|p| &p.gate_up), &scratch.hidden, &mut scratch.low, &mut scratch.gate_up);
+        let (stride, width) = (scratch.gate_up.stride, padded(self.shape.intermediate));
+        let gated = Gated { x: scratch.gate_up.ptr_mut(0), stride, width, rows: kept };
         // SAFETY: the matrix has `kept` rows of `2 * width`.
-        unsafe { (self.kernels.swiglu)(&SwiGlu { x: scratch.gate_up.ptr_mut(0), stride, width, rows: kept }) };
-        self.gemm(&layer.down, &scratch.gate_up, 0, kept, &mut scratch.x, true);
-        self.adapt(wanted, |adapter| &adapter.layers[index].down, &scratch.gate_up, &mut scratch.low, &mut scratch.x);
+        unsafe {
+            match self.shape.activation {
+                Activation::Silu => (self.kernels.swiglu)(&gated),
+                Activation::GeluTanh => (self.kernels.geglu)(&gated),
+            }
+        }
+        match &layer.post_norms {
+            None => {
+                self.gemm(&layer.down, &scratch.gate_up, 0, kept, &mut scratch.x, true);
+                self.adapt(wanted, pairs(|p| &p.down), &scratch.gate_up, &mut scratch.low, &mut scratch.x);
+            }
+            Some([_, weight]) => {
+                self.gemm(&layer.down, &scratch.gate_up, 0, kept, &mut scratch.hidden, false);
+                self.adapt(wanted, pairs(|p| &p.down), &scratch.gate_up, &mut scratch.low, &mut scratch.hidden);
+                self.add_normed(scratch, weight, kept);
+            }
+        }
         kept
     }
 
-    /// Rotates one row's queries and keys, scales its queries, and writes its keys and values into its block.
-    fn remember(&self, row: &mut [f32], span: &Span<'_>, position: usize, layer: usize) {
+    /// Norms and rotates one row's queries and keys, scales its queries, and writes its keys and values into its block.
+    fn remember(&self, row: &mut [f32], span: &Span<'_>, position: usize, index: usize, layer: &Layer) {
         let (s, key_width) = (&self.shape, 2 * self.half);
-        let cos = self.cos.as_slice()[position * self.half..].as_ptr();
-        let sin = self.sin.as_slice()[position * self.half..].as_ptr();
+        let angles = &self.angles[layer.angles];
+        let cos = angles.cos.as_slice()[position * angles.stride..].as_ptr();
+        let sin = angles.sin.as_slice()[position * angles.stride..].as_ptr();
         let (queries, rest) = row.split_at_mut(s.heads * key_width);
         let (keys, values) = rest.split_at_mut(s.kv_heads * key_width);
-        let scale = 1.0 / (s.head_dim as f32).sqrt();
+        if let Some([query_norm, key_norm]) = &layer.qk_norms {
+            for (x, heads, weight) in [(&mut *queries, s.heads, query_norm), (&mut *keys, s.kv_heads, key_norm)] {
+                let norm = RmsNorm {
+                    x: x.as_ptr(),
+                    weight: weight.as_slice().as_ptr(),
+                    out: x.as_mut_ptr(),
+                    stride: key_width,
+                    width: s.head_dim,
+                    span: key_width,
+                    rows: heads,
+                    eps: s.eps,
+                    add: false,
+                };
+                // SAFETY: the slice holds its heads, and the weight is as wide as one; in place, each vector of a head
+                // is written after its last use.
+                unsafe { (self.kernels.rms_norm)(&norm) }
+            }
+        }
+        let scale = 1.0 / s.attention_scalar.sqrt();
         let rotate =
             |x: &mut [f32], heads, scale| Rotary { x: x.as_mut_ptr(), heads, half: self.half, cos, sin, scale };
         // SAFETY: both slices hold their heads; cos and sin have `half` values per position.
@@ -289,7 +288,7 @@ impl Decoder {
         // SAFETY: `step` checked that the block exists; a block has `block_len` f32, and while a span is being
         // computed the blocks its tokens fall into are its own.
         let block = unsafe {
-            let start = span.blocks[position / LANES].add(layer * self.layer_len());
+            let start = span.blocks[position / LANES].add(index * self.layer_len());
             std::slice::from_raw_parts_mut(start, self.layer_len())
         };
         let (block_keys, block_values) = block.split_at_mut(s.kv_heads * key_width * LANES);
@@ -302,17 +301,30 @@ impl Decoder {
         }
     }
 
+    /// `hidden = norm(x)`.
     fn norm(&self, scratch: &mut Scratch, weight: &Lines, rows: usize) {
+        self.rms_norm(&scratch.x, &mut scratch.hidden, weight, rows, false);
+    }
+
+    /// `x += norm(hidden)`.
+    fn add_normed(&self, scratch: &mut Scratch, weight: &Lines, rows: usize) {
+        self.rms_norm(&scratch.hidden, &mut scratch.x, weight, rows, true);
+    }
+
+    fn rms_norm(&self, x: &Matrix, out: &mut Matrix, weight: &Lines, rows: usize, add: bool) {
+        assert!(rows <= x.rows && rows <= out.rows && x.stride == out.stride);
         let norm = RmsNorm {
-            x: scratch.x.ptr(0),
+            x: x.ptr(0),
             weight: weight.as_slice().as_ptr(),
-            out: scratch.hidden.ptr_mut(0),
-            stride: scratch.x.stride,
+            out: out.ptr_mut(0),
+            stride: x.stride,
             width: self.shape.hidden,
+            span: padded(self.shape.hidden),
             rows,
             eps: self.shape.eps,
+            add,
         };
-        // SAFETY: both matrices have the same stride and at least `rows` rows; the weight is as wide.
+        // SAFETY: just checked; the weight is as wide as a row.
         unsafe { (self.kernels.rms_norm)(&norm) }
     }
 
@@ -351,7 +363,18 @@ impl Decoder {
 
     fn gemm(&self, weights: &Packed, x: &Matrix, first: usize, rows: usize, out: &mut Matrix, add: bool) {
         assert!(first + rows <= x.rows && rows <= out.rows);
-        assert!(weights.k <= x.stride && weights.panels * LANES <= out.stride);
+        let columns = weights.panels * LANES;
+        assert!(weights.k <= x.stride && columns <= out.stride);
+        if let Some(bias) = &weights.bias {
+            for row in 0..rows {
+                let row = &mut out.row_mut(row)[..columns];
+                if add {
+                    row.iter_mut().zip(bias.as_slice()).for_each(|(x, bias)| *x += bias);
+                } else {
+                    row.copy_from_slice(bias.as_slice());
+                }
+            }
+        }
         let gemm = Gemm {
             weights: weights.ptr(0),
             k: weights.k,
@@ -361,7 +384,7 @@ impl Decoder {
             rows,
             out: out.ptr_mut(0),
             out_stride: out.stride,
-            add,
+            add: add || weights.bias.is_some(),
         };
         // SAFETY: just checked.
         unsafe { (self.kernels.gemm)(&gemm) }
@@ -375,6 +398,15 @@ impl Decoder {
     /// Computes the logits of wanted rows `first..first + rows`; read them with [`Decoder::logit_row`].
     pub fn logits(&self, scratch: &mut Scratch, first: usize, rows: usize) {
         self.gemm(&self.parts.unembedding, &scratch.hidden, first, rows, &mut scratch.logits, false);
+        let (stride, width) = (scratch.logits.stride, padded(self.shape.vocab));
+        self.cap(SoftCap { x: scratch.logits.ptr_mut(0), stride, width, rows, cap: self.shape.logit_cap });
+    }
+
+    fn cap(&self, cap: SoftCap) {
+        if cap.cap > 0.0 {
+            // SAFETY: the callers give whole rows of logits.
+            unsafe { (self.kernels.soft_cap)(&cap) }
+        }
     }
 
     /// Row `i` of the last [`Decoder::logits`] call, and the padding after it.
@@ -385,17 +417,22 @@ impl Decoder {
     /// The logit of one token for wanted row `row`, with the same bits as in the full row of logits.
     pub fn logit(&self, scratch: &mut Scratch, row: usize, token: u32) -> f32 {
         let token = token as usize;
-        self.one_panel(&self.parts.unembedding, scratch, row, token / LANES)[token % LANES]
+        self.one_panel(&self.parts.unembedding, scratch, row, token / LANES);
+        let x = scratch.panel.as_mut_slice().as_mut_ptr();
+        self.cap(SoftCap { x, stride: LANES, width: LANES, rows: 1, cap: self.shape.logit_cap });
+        scratch.panel.as_slice()[token % LANES]
     }
 
     /// The score that the linear head of `adapter`, else of the decoder, gives wanted row `row`; `None` without such a
     /// head.
     pub fn score(&self, scratch: &mut Scratch, row: usize, adapter: Option<&Adapter>) -> Option<f32> {
         let score = adapter.map_or(self.parts.score.as_ref(), |adapter| adapter.score.as_ref())?;
-        Some(self.one_panel(score, scratch, row, 0)[0])
+        self.one_panel(score, scratch, row, 0);
+        Some(scratch.panel.as_slice()[0])
     }
 
-    fn one_panel<'a>(&self, weights: &Packed, scratch: &'a mut Scratch, row: usize, panel: usize) -> &'a [f32] {
+    /// One panel of one row, into `scratch.panel`.
+    fn one_panel(&self, weights: &Packed, scratch: &mut Scratch, row: usize, panel: usize) {
         assert!(panel < weights.panels && row < scratch.hidden.rows);
         let gemm = Gemm {
             weights: weights.ptr(panel),
@@ -409,8 +446,7 @@ impl Decoder {
             add: false,
         };
         // SAFETY: the panel and the row exist; `panel` has room for one panel.
-        unsafe { (self.kernels.gemm)(&gemm) };
-        scratch.panel.as_slice()
+        unsafe { (self.kernels.gemm)(&gemm) }
     }
 
     pub(super) fn kernels(&self) -> &'static Kernels {

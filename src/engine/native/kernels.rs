@@ -5,7 +5,7 @@
 
 use super::attention::{self, Attention};
 use super::gemm::{self, Gemm};
-use super::pointwise::{self, Exponentials, RmsNorm, Rotary, SwiGlu};
+use super::pointwise::{self, Exponentials, Gated, RmsNorm, Rotary, SoftCap};
 use super::simd::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
@@ -67,7 +67,9 @@ pub(super) struct Kernels {
     pub(super) attention: unsafe fn(&Attention<'_>),
     pub(super) rms_norm: unsafe fn(&RmsNorm),
     pub(super) rotary: unsafe fn(&Rotary),
-    pub(super) swiglu: unsafe fn(&SwiGlu),
+    pub(super) swiglu: unsafe fn(&Gated),
+    pub(super) geglu: unsafe fn(&Gated),
+    pub(super) soft_cap: unsafe fn(&SoftCap),
     pub(super) maximum: unsafe fn(*const f32, usize) -> f32,
     pub(super) exponentials: unsafe fn(&Exponentials),
 }
@@ -100,8 +102,16 @@ macro_rules! kernels {
                 pointwise::rotary::<$simd>(a)
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn swiglu(a: &SwiGlu) {
+            unsafe fn swiglu(a: &Gated) {
                 pointwise::swiglu::<$simd>(a)
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn geglu(a: &Gated) {
+                pointwise::geglu::<$simd>(a)
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn soft_cap(a: &SoftCap) {
+                pointwise::soft_cap::<$simd>(a)
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn maximum(x: *const f32, len: usize) -> f32 {
@@ -111,7 +121,7 @@ macro_rules! kernels {
             unsafe fn exponentials(a: &Exponentials) {
                 pointwise::exponentials::<$simd>(a)
             }
-            Kernels { gemm, attention: attend, rms_norm, rotary, swiglu, maximum, exponentials }
+            Kernels { gemm, attention: attend, rms_norm, rotary, swiglu, geglu, soft_cap, maximum, exponentials }
         };
     };
 }

@@ -15,6 +15,7 @@
 #![allow(clippy::needless_range_loop)]
 
 mod adapter;
+mod angles;
 mod attention;
 mod decoder;
 mod gemm;
@@ -23,14 +24,16 @@ mod layer;
 mod memory;
 mod pointwise;
 mod sample;
+mod shape;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use adapter::{Adapter, LayerPairs, PairTensors};
-pub use decoder::{Decoder, Scratch, Shape, Span};
+pub use decoder::{Decoder, Scratch, Span};
 pub use kernels::Instructions;
-pub use layer::{Layer, LayerTensors, Parts};
+pub use layer::{Layer, LayerTensors, Linear, Parts, Rope};
 pub use memory::{Lines, Packed};
 pub use sample::{Choice, Sampler};
+pub use shape::{Activation, Shape};
 pub use simd::LANES;

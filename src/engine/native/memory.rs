@@ -88,6 +88,8 @@ pub struct Packed {
     /// Inputs.
     pub(super) k: usize,
     pub(super) panels: usize,
+    /// One per column, where the outputs have a bias.
+    pub(super) bias: Option<Lines>,
 }
 
 impl Packed {
@@ -123,7 +125,15 @@ impl Packed {
                 }
             });
         }
-        Packed { data, k, panels }
+        Packed { data, k, panels, bias: None }
+    }
+
+    /// The same weights with a bias: `source(column)` is that of an output, 0 for a column of padding.
+    pub(super) fn with_bias(mut self, source: impl Fn(usize) -> Option<f32>) -> Self {
+        let mut bias = Lines::zeroed(self.panels * LANES);
+        bias.as_mut_slice().iter_mut().enumerate().for_each(|(column, to)| *to = source(column).unwrap_or(0.0));
+        self.bias = Some(bias);
+        self
     }
 
     /// The weight row of an output, which is one lane of its panel.

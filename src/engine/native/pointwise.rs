@@ -1,17 +1,22 @@
-//! Kernels that work row by row: RMS norm, rotary embedding, SwiGLU, and the exponentials behind a softmax.
+//! Kernels that work row by row: RMS norm, rotary embedding, gated units, soft caps, and the exponentials behind a
+//! softmax.
 
 use super::simd::{LANES, Simd};
 
-/// `out = x / sqrt(mean(x^2) + eps) * weight` over `width` elements; padding stays zero.
+/// `out = x / sqrt(mean(x^2) + eps) * weight` over `width` elements, or that added to `out`; padding stays zero.
 #[derive(Clone, Copy)]
 pub(super) struct RmsNorm {
     pub(super) x: *const f32,
     pub(super) weight: *const f32,
     pub(super) out: *mut f32,
     pub(super) stride: usize,
+    /// Elements of a row, which may lie anywhere in the first `span`; the others of these are zero.
     pub(super) width: usize,
+    pub(super) span: usize,
     pub(super) rows: usize,
     pub(super) eps: f32,
+    /// Add to `out` instead of setting it.
+    pub(super) add: bool,
 }
 
 #[inline(always)]
@@ -19,14 +24,15 @@ pub(super) unsafe fn rms_norm<S: Simd>(a: &RmsNorm) {
     for row in 0..a.rows {
         let (x, out) = (a.x.add(row * a.stride), a.out.add(row * a.stride));
         let mut sum = S::splat(0.0);
-        for i in (0..a.width).step_by(LANES) {
+        for i in (0..a.span).step_by(LANES) {
             let x = S::load(x.add(i));
             sum = S::fma(x, x, sum);
         }
         let scale = S::splat(1.0 / (S::sum(sum) / a.width as f32 + a.eps).sqrt());
-        for i in (0..a.width).step_by(LANES) {
+        for i in (0..a.span).step_by(LANES) {
             let x = S::mul(S::load(x.add(i)), scale);
-            S::store(out.add(i), S::mul(x, S::load(a.weight.add(i))));
+            let y = S::mul(x, S::load(a.weight.add(i)));
+            S::store(out.add(i), if a.add { S::add(S::load(out.add(i)), y) } else { y });
         }
     }
 }
@@ -57,17 +63,18 @@ pub(super) unsafe fn rotary<S: Simd>(r: &Rotary) {
     }
 }
 
-/// `gate = gate / (1 + e^-gate) * up` in place; a row is `width` gates, then `width` ups.
+/// `gate = activation(gate) * up` in place; a row is `width` gates, then `width` ups.
 #[derive(Clone, Copy)]
-pub(super) struct SwiGlu {
+pub(super) struct Gated {
     pub(super) x: *mut f32,
     pub(super) stride: usize,
     pub(super) width: usize,
     pub(super) rows: usize,
 }
 
+/// Activation `gate / (1 + e^-gate)`.
 #[inline(always)]
-pub(super) unsafe fn swiglu<S: Simd>(a: &SwiGlu) {
+pub(super) unsafe fn swiglu<S: Simd>(a: &Gated) {
     let (zero, one) = (S::splat(0.0), S::splat(1.0));
     for row in 0..a.rows {
         let x = a.x.add(row * a.stride);
@@ -75,6 +82,43 @@ pub(super) unsafe fn swiglu<S: Simd>(a: &SwiGlu) {
             let (gate, up) = (S::load(x.add(i)), S::load(x.add(a.width + i)));
             let silu = S::div(gate, S::add(one, S::exp(S::sub(zero, gate))));
             S::store(x.add(i), S::mul(silu, up));
+        }
+    }
+}
+
+/// Activation `gate / 2 * (1 + tanh(sqrt(2 / pi) * (gate + 0.044715 gate^3)))`.
+#[inline(always)]
+pub(super) unsafe fn geglu<S: Simd>(a: &Gated) {
+    let (half, one, cubic) = (S::splat(0.5), S::splat(1.0), S::splat(0.044_715));
+    let scale = S::splat((2.0 / std::f64::consts::PI).sqrt() as f32);
+    for row in 0..a.rows {
+        let x = a.x.add(row * a.stride);
+        for i in (0..a.width).step_by(LANES) {
+            let (gate, up) = (S::load(x.add(i)), S::load(x.add(a.width + i)));
+            let inner = S::mul(S::fma(S::mul(cubic, S::mul(gate, gate)), gate, gate), scale);
+            let gelu = S::mul(S::mul(half, gate), S::add(one, S::tanh(inner)));
+            S::store(x.add(i), S::mul(gelu, up));
+        }
+    }
+}
+
+/// `x = cap * tanh(x / cap)` for `rows` rows of `width`, a multiple of [`LANES`].
+#[derive(Clone, Copy)]
+pub(super) struct SoftCap {
+    pub(super) x: *mut f32,
+    pub(super) stride: usize,
+    pub(super) width: usize,
+    pub(super) rows: usize,
+    pub(super) cap: f32,
+}
+
+#[inline(always)]
+pub(super) unsafe fn soft_cap<S: Simd>(a: &SoftCap) {
+    let cap = S::splat(a.cap);
+    for row in 0..a.rows {
+        let x = a.x.add(row * a.stride);
+        for i in (0..a.width).step_by(LANES) {
+            S::store(x.add(i), S::mul(S::tanh(S::div(S::load(x.add(i)), cap)), cap));
         }
     }
 }
