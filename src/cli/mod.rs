@@ -6,6 +6,7 @@
 pub mod chat;
 pub mod check;
 pub mod demo;
+pub mod export;
 pub mod import;
 pub mod init;
 mod opened;
@@ -71,6 +72,9 @@ pub enum Command {
     Runs(runs::RunsArgs),
     /// Write everything about a run as one HTML page
     Report(report::ReportArgs),
+    /// Write models, preferences or training curves of a run for other tools
+    #[command(subcommand)]
+    Export(export::ExportCommand),
 }
 
 /// Parses the arguments, runs the command, prints its error on one line.
@@ -100,6 +104,7 @@ async fn execute(command: Command) -> Result<()> {
         Command::Chat(args) => chat::run(args).await,
         Command::Runs(args) => runs::run(args).await,
         Command::Report(args) => report::run(args).await,
+        Command::Export(command) => export::run(command).await,
     }
 }
 

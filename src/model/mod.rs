@@ -24,6 +24,7 @@ mod inspect;
 mod lora;
 mod network;
 mod save;
+mod shards;
 mod tokenizer;
 mod weights;
 

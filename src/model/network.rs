@@ -210,7 +210,7 @@ impl Network {
             let mut network = self.on_same_base(None);
             network.weights = {
                 let _frozen = tch::no_grad_guard();
-                self.merged_weights().map(|tensor| tensor.to_kind(self.kind).copy())
+                self.merged_weights(self.kind).map(|tensor| tensor.to_kind(self.kind).copy())
             };
             network.full = true;
             Ok(network.settled())
@@ -302,19 +302,24 @@ impl Network {
         self.kind
     }
 
+    /// Numbers in the weights and the score head, without an adapter's.
+    pub fn parameters(&self) -> u64 {
+        self.weights.named().into_iter().map(|(_, tensor)| tensor).chain(&self.score).map(|t| t.numel() as u64).sum()
+    }
+
     /// Where the weights lie.
     pub fn device(&self) -> Device {
         self.weights.embedding.device()
     }
 
-    /// The weights with the adapter merged into them.
-    fn merged_weights(&self) -> Weights {
+    /// The weights with the adapter merged into them: what it changes in `kind`, the others as they are.
+    pub(super) fn merged_weights(&self, kind: Kind) -> Weights {
         let mut weights = self.weights.map(Tensor::detach);
         if let Some(lora) = &self.lora {
             for (l, layer) in weights.layers.iter_mut().enumerate() {
                 for (p, weight) in layer.projections.iter_mut().enumerate() {
                     if let Some(pair) = lora.pair(l, p) {
-                        *weight = merge(weight, pair, lora.scale());
+                        *weight = merge(weight, pair, lora.scale()).to_kind(kind);
                     }
                 }
             }
@@ -327,7 +332,7 @@ impl Network {
     pub fn merged(&self) -> Result<BTreeMap<String, Tensor>> {
         guard("merged weights", || {
             let _frozen = tch::no_grad_guard();
-            let weights = self.merged_weights();
+            let weights = self.merged_weights(Kind::Float);
             let score = self.score.as_ref().map(|score| (SCORE.to_string(), score));
             let copy = |tensor: &Tensor| {
                 let out = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();

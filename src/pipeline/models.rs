@@ -99,15 +99,21 @@ impl Setup {
         models.register_with_tokenizer(
             name,
             move || {
-                let mut network = setup.open(&base, &folder)?;
-                // The folder holds a linear head; a Yes/No head is in the configuration only.
-                if rewards {
-                    network = setup.with_reward_head(network, &Tokenizer::open(&base)?)?;
-                }
+                let network = setup.network(&base, &folder, rewards)?;
                 Ok(Arc::new(setup.engine(&network, &base)?) as Arc<dyn Inference>)
             },
             move || Ok(Arc::new(Tokenizer::open(&for_tokenizer)?)),
         );
+    }
+
+    /// A model of the run, to read from; `rewards` says whether it is asked for rewards.
+    ///
+    /// # Errors
+    /// A model error for a folder that cannot be opened.
+    pub fn network(&self, base: &Path, folder: &Path, rewards: bool) -> Result<Network> {
+        let network = self.open(base, folder)?;
+        // The folder holds a linear head; a Yes/No head is in the configuration only.
+        if rewards { self.with_reward_head(network, &Tokenizer::open(base)?) } else { Ok(network) }
     }
 
     /// An engine with the network's weights as they are now.
