@@ -102,7 +102,6 @@ pub struct Split {
 #[derive(Debug, Serialize)]
 pub(super) struct Dataset {
     pub(super) layout: String,
-    pub(super) extension: &'static str,
     pub(super) splits: Vec<Split>,
 }
 

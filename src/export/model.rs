@@ -159,6 +159,7 @@ impl Settings {
         fill("tokenizer_class", json!("PreTrainedTokenizerFast"));
         fill("model_max_length", json!(config.max_position_embeddings));
         fill("clean_up_tokenization_spaces", json!(false));
+        fill("model_input_names", json!(["input_ids", "attention_mask"]));
         let ids = [
             ("bos_token", config.bos_token_id),
             ("eos_token", config.eos_token_ids.first().copied()),

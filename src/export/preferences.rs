@@ -1,8 +1,9 @@
 //! The kept preferences of a run as a data set of another library.
 //!
 //! In: table `preferences`. Out: `data/train-00000-of-0000N.parquet` (or `.jsonl`) and the same for the test pairs, names
-//! from which `datasets.load_dataset` finds the splits; and a card. What a layout is, its statement in `sql/export/` says.
-//! Rows stream through in the order of the table; a file ends at [`PART_BYTES`].
+//! from which `datasets.load_dataset` finds the splits; and a card. (It would also find them in the card, but then it
+//! answers from its cache when a folder of the same name was loaded before.) What a layout is, its statement in
+//! `sql/export/` says. Rows stream through in the order of the table; a file ends at [`PART_BYTES`].
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -98,7 +99,7 @@ pub async fn write_preferences(
         return Err(Error::data("table preferences", format!("has no kept rows to export; {hint}")));
     }
     let layout_name = layout.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default();
-    let dataset = Dataset { layout: layout_name, extension: format.extension(), splits: splits.clone() };
+    let dataset = Dataset { layout: layout_name, splits: splits.clone() };
     card::dataset(ctx, &about, dataset, folder).await?;
     Ok(splits)
 }
