@@ -1,6 +1,7 @@
 # Two commands for a fresh machine: `make demo` runs the whole pipeline on the embedded toy world,
 # `make test` runs every test. Both find or fetch libtorch first (scripts/libtorch.sh).
-.PHONY: demo test build lint setup
+# `make interop` holds exports against the Python programs that read them (scripts/interop).
+.PHONY: demo test build lint interop setup
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SALMON := $(TARGET)/debug/salmon
@@ -17,6 +18,10 @@ build: setup
 lint: setup
 	cargo fmt --check
 	LIBTORCH="$$(scripts/libtorch.sh)" cargo clippy --locked --all-targets -- -D warnings
+
+interop: build
+	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --example logprobs
+	scripts/interop/run.sh
 
 setup:
 	@command -v cargo >/dev/null || { echo "salmon set-up: cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }

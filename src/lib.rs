@@ -60,6 +60,7 @@ pub mod config;
 pub mod draw;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod import;
 pub mod model;
 pub mod pipeline;

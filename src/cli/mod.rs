@@ -7,6 +7,7 @@ mod at_hand;
 pub mod chat;
 pub mod check;
 pub mod demo;
+pub mod export;
 pub mod generate;
 pub mod import;
 pub mod init;
@@ -78,6 +79,9 @@ pub enum Command {
     Runs(runs::RunsArgs),
     /// Write everything about a run as one HTML page
     Report(report::ReportArgs),
+    /// Write models, preferences or training curves of a run for other tools
+    #[command(subcommand)]
+    Export(export::ExportCommand),
 }
 
 /// Parses the arguments, runs the command, prints its error on one line.
@@ -109,6 +113,7 @@ async fn execute(command: Command) -> Result<()> {
         Command::Logprobs(args) => logprobs::run(args),
         Command::Runs(args) => runs::run(args).await,
         Command::Report(args) => report::run(args).await,
+        Command::Export(command) => export::run(command).await,
     }
 }
 

@@ -20,10 +20,20 @@ use crate::{Error, Result, world};
 
 /// A run and the configuration of its last execution.
 pub(super) struct OpenRun {
-    store: Store,
+    pub(super) store: Store,
     current: Current,
     pub(super) config: Config,
     url: String,
+}
+
+/// A model of a run.
+pub(super) struct Found {
+    /// What it was trained with.
+    pub(super) setup: Arc<Setup>,
+    /// The folder of the base model.
+    pub(super) base: PathBuf,
+    /// The model's own folder.
+    pub(super) folder: PathBuf,
 }
 
 /// The configuration that a run keeps; `None` for a run of an older salmon.
@@ -70,11 +80,24 @@ impl OpenRun {
 
     /// A session in which the model of `manifest` answers to `name`.
     pub(super) async fn session(&self, manifest: &Manifest, name: &str) -> Result<SessionContext> {
-        let (library, templates) = self.templates(manifest)?;
-        let templates = Arc::new(templates);
+        let Found { setup, base, folder } = self.find(Some(manifest)).await?;
+        let models = Arc::new(Models::new());
+        setup.register(&models, name, &base, &folder);
+        query::session(models, Arc::clone(&setup.templates), &SessionOptions::default())
+    }
+
+    /// Where the model of `manifest` lies, and what it was trained with; without a manifest, the base model.
+    pub(super) async fn find(&self, manifest: Option<&Manifest>) -> Result<Found> {
+        let (library, templates) = match manifest {
+            Some(manifest) => self.templates(manifest)?,
+            None => (Library::default(), Templates::load(None, &Library::default())?),
+        };
         let cache = store::cache_folder().join("models");
         let base = self.base(&cache).await?;
-        let folder = store::fetch(&self.store, manifest, &cache).await?;
+        let folder = match manifest {
+            Some(manifest) => store::fetch(&self.store, manifest, &cache).await?,
+            None => base.clone(),
+        };
         let kind = match self.config.model.dtype {
             Dtype::Float32 => Kind::Float,
             Dtype::Bfloat16 => Kind::BFloat16,
@@ -82,7 +105,7 @@ impl OpenRun {
         let setup = Arc::new(Setup {
             config: self.config.clone(),
             library,
-            templates: Arc::clone(&templates),
+            templates: Arc::new(templates),
             // Nothing is fingerprinted here.
             base: Base::Folder { path: base.clone(), hash: String::new() },
             device: Device::Cpu,
@@ -90,9 +113,7 @@ impl OpenRun {
             workers: self.config.model.workers,
             folder: PathBuf::new(),
         });
-        let models = Arc::new(Models::new());
-        setup.register(&models, name, &base, &folder);
-        query::session(models, templates, &SessionOptions::default())
+        Ok(Found { setup, base, folder })
     }
 
     /// The templates of the model's lineage: what it was trained with, whatever became of the files since.

@@ -69,10 +69,18 @@ pub async fn run(args: SqlArgs) -> Result<()> {
 /// # Errors
 /// A store error where there is no run.
 pub async fn session(run: &str) -> Result<SessionContext> {
+    session_with(run, SessionOptions::default()).await
+}
+
+/// The same with other options.
+///
+/// # Errors
+/// As [`session`].
+pub(super) async fn session_with(run: &str, options: SessionOptions) -> Result<SessionContext> {
     let store = Store::open_existing(run).await?;
     let library = Library::default();
     let templates = Arc::new(Templates::load(None, &library)?);
-    let options = SessionOptions { read_only: true, ..SessionOptions::default() };
+    let options = SessionOptions { read_only: true, ..options };
     let ctx = query::session(Arc::new(Models::new()), templates, &options)?;
     store::bind_run(&ctx, &store).await?;
     Ok(ctx)

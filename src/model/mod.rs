@@ -30,6 +30,7 @@ mod lora_config;
 mod matrix;
 mod network;
 mod save;
+mod save_merged;
 mod shard;
 mod tokenizer;
 mod weights;

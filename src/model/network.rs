@@ -205,7 +205,7 @@ impl Network {
             let mut network = self.on_same_base(None);
             network.weights = {
                 let _frozen = tch::no_grad_guard();
-                self.merged_weights().map(|tensor| tensor.to_kind(Kind::Float).copy())
+                self.merged_weights(Kind::Float).map(|tensor| tensor.to_kind(Kind::Float).copy())
             };
             network.full = true;
             Ok(network.settled())
@@ -323,19 +323,25 @@ impl Network {
         self.kind
     }
 
+    /// Numbers in the weights and the score head, without an adapter's.
+    pub fn parameters(&self) -> u64 {
+        let weights = self.weights.named().into_iter().map(|(_, tensor)| tensor.numel() as u64).sum::<u64>();
+        weights + self.score.as_ref().map_or(0, |score| score.numel() as u64)
+    }
+
     /// Where the weights lie.
     pub fn device(&self) -> Device {
         self.weights.embedding.device()
     }
 
-    /// The weights with the adapter merged into them.
-    fn merged_weights(&self) -> Weights {
+    /// The weights with the adapter merged into them: what it changes in `kind`, the others as they are.
+    pub(super) fn merged_weights(&self, kind: Kind) -> Weights {
         let mut weights = self.weights.map(Tensor::detach);
         if let Some(lora) = &self.lora {
             for (l, layer) in weights.layers.iter_mut().enumerate() {
                 for (p, linear) in layer.projections.iter_mut().enumerate() {
                     if let Some(pair) = lora.pair(l, p) {
-                        linear.weight = Matrix::Dense(merge(&linear.weight, pair));
+                        linear.weight = Matrix::Dense(merge(&linear.weight, pair).to_kind(kind));
                     }
                 }
             }
@@ -367,7 +373,7 @@ impl Network {
     pub fn merged(&self) -> Result<BTreeMap<String, Tensor>> {
         guard("merged weights", || {
             let _frozen = tch::no_grad_guard();
-            let weights = self.merged_weights();
+            let weights = self.merged_weights(Kind::Float);
             let score = self.score.as_ref().map(|score| (SCORE.to_string(), score.shallow_clone()));
             // What trains changes in place, so it is copied; frozen tensors are shared.
             let trained: BTreeSet<_> = self.trainable().iter().map(|(_, tensor)| tensor.data_ptr()).collect();

@@ -118,16 +118,23 @@ impl Setup {
         );
     }
 
-    /// An engine with the weights of `folder`, read as they are packed. The folder holds a linear head; a Yes/No head is
-    /// in the configuration only.
+    /// A model of the run, to read from; `rewards` says whether it is asked for rewards.
+    ///
+    /// # Errors
+    /// A model error for a folder that cannot be opened.
+    pub fn network(&self, base: &Path, folder: &Path, rewards: bool) -> Result<Network> {
+        let network = self.open(base, folder)?;
+        // The folder holds a linear head; a Yes/No head is in the configuration only.
+        if rewards { self.with_reward_head(network, &Tokenizer::open(base)?) } else { Ok(network) }
+    }
+
+    /// An engine with the weights of `folder`, read as they are packed.
     fn model_engine(&self, base: &Path, folder: &Path, rewards: bool) -> Result<Engine> {
-        let tokenizer = Tokenizer::open(base)?;
         if self.config.model.quantization_config.is_some_and(|config| config.is_on()) {
             // What adapters were trained on is what quantised weights round to.
-            let network = self.open(base, folder)?;
-            let network = if rewards { self.with_reward_head(network, &tokenizer)? } else { network };
-            return self.engine(&network, base);
+            return self.engine(&self.network(base, folder, rewards)?, base);
         }
+        let tokenizer = Tokenizer::open(base)?;
         let weights = self.plain(base, folder)?;
         let head = if rewards { self.reward_head(weights.head(), &tokenizer, folder)? } else { weights.head() };
         let config = weights.config().clone();

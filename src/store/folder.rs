@@ -31,7 +31,11 @@ pub async fn upload_folder(store: &Store, version: &Version, below: &str, folder
     Ok(files)
 }
 
-async fn upload_file(store: &Store, key: &str, file: &Path) -> Result<Digest> {
+/// Uploads one file to `key`; nothing is visible there before all of it is.
+///
+/// # Errors
+/// A store error that names the file or the object.
+pub async fn upload_file(store: &Store, key: &str, file: &Path) -> Result<Digest> {
     let shown = file.display().to_string();
     let failed = |e: std::io::Error| fault::io(&shown, "reading failed", &e);
     let mut source = tokio::fs::File::open(file).await.map_err(failed)?;
@@ -46,7 +50,10 @@ async fn upload_file(store: &Store, key: &str, file: &Path) -> Result<Digest> {
 }
 
 /// The files below `folder`, relative and with `/`, sorted.
-fn files_of(folder: &Path) -> Result<Vec<String>> {
+///
+/// # Errors
+/// A store error for a folder that cannot be listed.
+pub fn files_of(folder: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(below) = open.pop() {

@@ -39,7 +39,7 @@ mod upload;
 
 pub use checkpoint::Checkpoints;
 pub use current::Current;
-pub use folder::{fetch, fetch_into, upload_folder};
+pub use folder::{fetch, fetch_into, files_of, upload_file, upload_folder};
 pub use history::{Made, Record, records, table as runs_table};
 pub use lineage::{Lineage, canonical};
 pub use manifest::{ColumnEntry, Digest, FileEntry, Info, Manifest};
