@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use futures::executor::block_on;
 use salmon::draw::key;
-use salmon::engine::{Engine, EngineOptions, Instructions, Output, Request, Task};
-use salmon::model::{Head, LoraConfig, Network};
+use salmon::engine::{Adapted, Engine, EngineOptions, Inference, Instructions, Output, Request, Task};
+use salmon::model::{Head, LoraConfig, Network, QuantizationConfig};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
@@ -102,12 +104,13 @@ fn engine(network: &Network, options: EngineOptions) -> Engine {
 }
 
 /// The logits after every position of both rows, `[2, time, vocab]`.
-fn decoded(engine: &Engine, ids: &Tensor) -> Tensor {
+fn decoded(engine: &dyn Inference, ids: &Tensor) -> Tensor {
     let rows: Vec<Vec<u32>> = (0..2).map(|b| row(&ids.get(b))).collect();
     let all = || Task::Choice { tokens: (0..VOCAB as u32).collect() };
     let prefixes = rows.iter().flat_map(|row| (1..=row.len()).map(|t| row[..t].to_vec()));
     let requests = prefixes.map(|prompt| Request { prompt, task: all() }).collect();
-    let values: Vec<f32> = run(engine, requests)
+    let values: Vec<f32> = block_on(engine.submit(requests))
+        .unwrap()
         .into_iter()
         .flat_map(|output| match output {
             Output::Logits(logits) => logits,
@@ -265,6 +268,58 @@ fn every_tensor_trains() {
             let zero = tensor.ends_with("k_proj.bias");
             assert!(norm.is_finite() && (norm > 1e-4 || zero), "{name}: {tensor} has gradient {norm}");
         }
+    });
+}
+
+/// A network with an adapter that changes what it says, on every projection.
+fn adapted(network: &Network, name: &str) -> Network {
+    let network = network.with_lora(&LoraConfig { r: 3, ..LoraConfig::default() }, key(1, &[name])).unwrap();
+    for (tensor, mut value) in network.trainable().into_iter().filter(|(tensor, _)| tensor.contains("lora_B")) {
+        let draws = key(2, &[&tensor]);
+        let values: Vec<f32> = (0..value.numel() as u64).map(|i| 0.05 * draws.normal(i) as f32).collect();
+        tch::no_grad(|| value.copy_(&Tensor::from_slice(&values).view_as(&value)));
+    }
+    network
+}
+
+#[test]
+fn an_adapter_beside_the_base_says_what_the_network_says() {
+    each(|name, network, expected| {
+        let ids = &expected["ids"];
+        let adapted = adapted(&network, name);
+        let wanted = logits(&adapted, ids).detach();
+        assert!(distance(&wanted, &expected["logits"]) > 0.01, "{name}: the adapter changes nothing");
+        close(name, "merged", &decoded(&engine(&adapted, EngineOptions::default()), ids), &wanted);
+        let base = Arc::new(engine(&network, EngineOptions::default()));
+        let beside = Adapted::new(&base, &adapted.adapter().unwrap().unwrap()).unwrap();
+        close(name, "beside the base", &decoded(&beside, ids), &wanted);
+        close(name, "the base", &decoded(base.as_ref(), ids), &expected["logits"]);
+    });
+}
+
+#[test]
+fn computing_layers_again_gives_the_same_gradients() {
+    each(|name, network, expected| {
+        let gradients = |on: bool| -> Vec<Tensor> {
+            let network = adapted(&network, name).with_gradient_checkpointing(on);
+            network.log_probs(&expected["ids"]).unwrap().mean(Kind::Float).backward();
+            network.trainable().iter().map(|(_, tensor)| tensor.grad().copy()).collect()
+        };
+        for (kept, computed) in gradients(false).iter().zip(gradients(true)) {
+            assert!(distance(kept, &computed) < 1e-6, "{name}");
+        }
+    });
+}
+
+#[test]
+fn quantised_projections_answer_nearly_the_same() {
+    each(|name, _, expected| {
+        let config = QuantizationConfig { load_in_8bit: true, ..QuantizationConfig::default() };
+        let network = Network::open_quantized(&folder(name), Kind::Float, Device::Cpu, config).unwrap();
+        let off = logits(&network, &expected["ids"]) - &expected["logits"];
+        let share = off.square().mean(Kind::Double) / expected["logits"].square().mean(Kind::Double);
+        let share = share.double_value(&[]).sqrt();
+        assert!(share > 1e-4 && share < 0.06, "{name}: off by {share} of the logits");
     });
 }
 
