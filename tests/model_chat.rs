@@ -168,6 +168,11 @@ fn bad_tokenizers_say_what_is_wrong() {
     assert!(error.contains("untied/tokenizer.json") && error.contains("cannot read"), "{error}");
     let error = open(folder(&words(), Some(json!({"bos_token": "<bos>"}))).path());
     assert!(error.contains("tokenizer_config.json") && error.contains("<bos>"), "{error}");
+    // Found by fuzzing: a break in the decoder makes the tokenizers library panic.
+    let broken = words().to_string().replace("\"decoder\":null", "\"decoder\":{\"type\":\"WordPiece\",\"\nrefix\":1}");
+    let error = Tokenizer::from_bytes(broken.as_bytes(), "tokenizer.json").unwrap_err();
+    assert_eq!(error.kind(), salmon::error::Kind::Model);
+    assert!(error.to_string().contains("tokenizer.json: holds what the tokenizers library cannot"), "{error}");
     let mut unknown = words();
     unknown["model"]["unk_token"] = json!("[none]");
     let error = tokenizer(&unknown).encode("zebra", false).unwrap_err().to_string();

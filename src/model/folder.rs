@@ -159,6 +159,10 @@ pub(super) fn read_adapter(path: &Path, model: &ModelConfig, device: Device) -> 
     let mut known = BTreeSet::new();
     let mut take = |name: &str, shape: &[i64]| {
         known.insert(name.to_string());
+        if checkpoint.has(name) {
+            let problem = "does not fit its adapter_config.json or this base model; is it an adapter for another one?";
+            checkpoint.check(name, shape).map_err(|e| Error::model(path.display(), problem).because(e))?;
+        }
         checkpoint.tensor(name, shape, Kind::Float, device)
     };
     let lora = Lora::build(&lora, model, &mut take)?;

@@ -11,6 +11,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::config::{ModelConfig, read_object};
+use crate::error::Kind;
+use crate::torch::guard;
 use crate::{Error, Result};
 
 /// A tokenizer of a model folder. Shared by threads.
@@ -59,7 +61,9 @@ impl Tokenizer {
     /// A tokenizer from the bytes of a `tokenizer.json`; `place` names it in errors. It has no bos token.
     pub fn from_bytes(bytes: &[u8], place: &str) -> Result<Self> {
         let wrong = |problem: &str, e: tokenizers::Error| Error::model(place, problem).because(e);
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| wrong("is not a valid tokenizer", e))?;
+        let mut inner = caught(place, || {
+            tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| wrong("is not a valid tokenizer", e))
+        })?;
         inner.with_truncation(None).map_err(|e| wrong("cannot switch truncation off", e))?;
         inner.with_padding(None);
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
@@ -94,10 +98,10 @@ impl Tokenizer {
     ///
     /// Text that spells a special token (`</s>`) becomes that token, as in transformers.
     pub fn encode(&self, text: &str, add_bos: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| Error::model(&self.place, "cannot encode this text").because(e))?;
+        let encoding = caught(&self.place, || {
+            let bad = |e| Error::model(&self.place, "cannot encode this text").because(e);
+            self.inner.encode_fast(text, false).map_err(bad)
+        })?;
         let ids = encoding.get_ids();
         let mut out = Vec::with_capacity(ids.len() + 1);
         if let Some(bos) = self.bos.filter(|bos| add_bos && ids.first() != Some(bos)) {
@@ -109,7 +113,9 @@ impl Tokenizer {
 
     /// The text of `ids`, without special tokens. Without a decoder in the file, tokens are joined by spaces.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|e| Error::model(&self.place, "cannot decode these ids").because(e))
+        caught(&self.place, || {
+            self.inner.decode(ids, true).map_err(|e| Error::model(&self.place, "cannot decode these ids").because(e))
+        })
     }
 
     /// The id of the token with exactly this text.
@@ -131,6 +137,14 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
+}
+
+/// Calls into the tokenizers library, which panics on some files that it should refuse.
+fn caught<T>(place: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    guard(place, call).map_err(|e| match e.kind() {
+        Kind::Internal => Error::model(place, "holds what the tokenizers library cannot work with").because(e),
+        _ => e,
+    })
 }
 
 /// The text of a token in `tokenizer_config.json`: a string, or an object with `content`.
