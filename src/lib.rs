@@ -13,7 +13,7 @@
 //!    ├─> preferences                                    ─> [reward]
 //!    ├─> rollouts         generate, reward   policy,
 //!    │                                       reward     ─> [policy:<name>], one for each set of principles
-//!    └─> evaluations      all of these                  ─> report
+//!    └─> evaluations      all of these                  ─> report, export
 //! ```
 //! On the left are tables: Parquet, with one schema in [`table`] and the same names in SQL. In brackets are models:
 //! Hugging Face folders. In between are the SQL functions that ask a model. Each line is a **stage** (rollouts and their
@@ -41,6 +41,7 @@
 //!
 //! ```text
 //! cli                                one file per command
+//! report · export                    a run as a page; models, preferences and curves for other tools
 //! pipeline · config                  the stages of SALMON; salmon.toml
 //! world · import                     the toy world to try them on; files into tables
 //! stage                              graph, fingerprints, runner, commits

@@ -15,6 +15,9 @@ fn every_help_is_as_it_was() {
     for command in Cli::command().get_subcommands() {
         let name = command.get_name();
         text += &format!("\n==== salmon {name} --help\n{}", salmon(&[name, "--help"]).ok());
+        for inner in command.get_subcommands().map(clap::Command::get_name) {
+            text += &format!("\n==== salmon {name} {inner} --help\n{}", salmon(&[name, inner, "--help"]).ok());
+        }
     }
     insta::assert_snapshot!("help", text);
 }
@@ -31,6 +34,10 @@ fn the_page_of_commands_is_the_programs_help() {
     assert!(written == page, "docs/commands.md is stale; write it anew with UPDATE_DOCS=1");
     for command in Cli::command().get_subcommands() {
         assert!(page.contains(&format!("## salmon {}\n", command.get_name())), "{}", command.get_name());
+        for inner in command.get_subcommands() {
+            let heading = format!("### salmon {} {}\n", command.get_name(), inner.get_name());
+            assert!(page.contains(&heading), "{heading}");
+        }
     }
 }
 

@@ -16,16 +16,18 @@ chooses what is logged, e.g. `SALMON_LOG=info`.
 pub fn reference() -> String {
     let mut root = Cli::command().term_width(100);
     root.build();
-    let mut page = format!("{HEAD}\n{}", section("salmon", &mut root.clone()));
-    for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
-        let name = format!("salmon {}", command.get_name());
-        page += &format!("\n{}", section(&name, &mut command.clone().term_width(100)));
-    }
-    page
+    format!("{HEAD}\n{}", sections("salmon", "##", &root).join("\n"))
 }
 
-fn section(name: &str, command: &mut Command) -> String {
-    let help = command.render_long_help().to_string();
+/// The help of a command, and below it that of its own commands.
+fn sections(name: &str, heading: &str, command: &Command) -> Vec<String> {
+    let help = command.clone().term_width(100).render_long_help().to_string();
     let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
-    format!("## {name}\n\n```\n{}\n```\n", lines.join("\n").trim_end())
+    let mut found = vec![format!("{heading} {name}\n\n```\n{}\n```\n", lines.join("\n").trim_end())];
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+        // The commands of `salmon` stand beside it, those of another one below it.
+        let deeper = if name == "salmon" { heading.to_string() } else { format!("{heading}#") };
+        found.extend(sections(&format!("{name} {}", inner.get_name()), &deeper, inner));
+    }
+    found
 }

@@ -86,7 +86,7 @@ fn save(model: Model<'_>, form: &Form, settings: &Settings, folder: &Path) -> Re
     match form {
         Form::Adapter { .. } if model.network.lora().is_none() => Err(Error::config(
             "--adapter",
-            format!("`{}` was trained in full and has no adapter; leave --adapter out", model.name),
+            format!("`{}` has no adapter, its weights are its own; leave --adapter out", model.name),
         )),
         Form::Adapter { base } => model.network.with_base_name(base).save(folder).map(drop),
         Form::Merged { kind, max_shard_size } => {
