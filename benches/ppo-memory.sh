@@ -2,10 +2,10 @@
 # Peak resident memory of a real PPO stage: four LoRA adapters (policy, reference, value, reward) on one base against four
 # full models, on a model with random weights.
 #
-#   benches/ppo-memory.sh [HIDDEN LAYERS]          1024 12 by default: 150 million weights
+#   benches/ppo-memory.sh [HIDDEN LAYERS]          1024 8 by default: 100 million weights
 #
 # Each row is a run of its own through all stages before PPO, then `salmon run policy:main`, measured from outside: the
-# highest VmHWM that /proc showed until it ended. Needs about 10 GiB for four full models. Folders go to a temporary place.
+# highest VmHWM that /proc showed until it ended. Needs about 8 GiB for four full models. Folders go to a temporary place.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 LIBTORCH="$(scripts/libtorch.sh)"
@@ -15,7 +15,7 @@ bin="${CARGO_TARGET_DIR:-target}/debug"
 place="$(mktemp -d)"
 trap 'rm -rf "$place"' EXIT
 "$bin/salmon" init "$place" >/dev/null
-"$bin/examples/random_llama" "$place/prompts.parquet" "$place/model" "${1:-1024}" "${2:-12}"
+"$bin/examples/random_llama" "$place/prompts.parquet" "$place/model" "${1:-1024}" "${2:-8}"
 
 cat >"$place/bench.toml" <<'TOML'
 [model]
@@ -34,7 +34,7 @@ judge = "pocket_judge"
 reward = "pocket_reward"
 
 [self_align]
-prompts = 24
+prompts = 12
 max_tokens = 48
 stop = [".", "?", "\n"] # a model that learned nothing never ends by itself
 answer_marker = ""
@@ -45,7 +45,7 @@ leaks = []
 batch_size = 8
 
 [responses]
-prompts = 24
+prompts = 8
 max_tokens = 16
 stop = [".", "?", "\n"]
 min_chars = 1

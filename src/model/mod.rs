@@ -32,7 +32,7 @@ mod weights;
 pub use chat::{ChatTemplate, Message};
 pub use config::ModelConfig;
 pub use head::Head;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Dimensions, Inspection, has_weights, inspect};
 pub use lora::{AdapterWeights, LowRank};
 pub use lora_config::{LoraConfig, Patterns, Targets};
 pub use matrix::QuantizationConfig;
