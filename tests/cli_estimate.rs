@@ -100,7 +100,7 @@ fn dromedary() -> tempfile::TempDir {
     });
     fs::write(model.join("config.json"), config.to_string()).unwrap();
     let prompt = |i: usize| {
-        let split = if i % 10 == 0 { "test" } else { "train" };
+        let split = if i.is_multiple_of(10) { "test" } else { "train" };
         json!({"prompt_id": format!("p{i}"), "instruction": format!("Explain in a few words what the number {i} stands for."),
             "source": "s", "kind": "general", "language": null, "length_bonus": 1.0, "split": split})
     };
