@@ -1,10 +1,11 @@
 //! Writes a tiny LLaMA folder with random weights, to try a configuration and real data without a real model:
 //!
 //! ```sh
-//! cargo run --example random_llama -- prompts.parquet models/random
+//! cargo run --example random_llama -- prompts.parquet models/random [HIDDEN LAYERS]
 //! ```
 //!
-//! In: a prompts file of `salmon import`. Out: a Hugging Face folder whose vocabulary fits those prompts.
+//! In: a prompts file of `salmon import`; sizes, for a model that is large and not tiny. Out: a Hugging Face folder whose
+//! vocabulary fits those prompts.
 
 #[path = "../tests/random_llama.rs"]
 mod random_llama;
@@ -23,16 +24,27 @@ const SHAPE: Shape = Shape { vocab: 2000, hidden: 64, layers: 2, context: 8192 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [prompts, folder] = arguments.as_slice() else {
-        eprintln!("usage: random_llama PROMPTS.parquet FOLDER");
+    let sizes: Option<Vec<usize>> = arguments.iter().skip(2).map(|size| size.parse().ok()).collect();
+    let (Some([prompts, folder]), Some(shape)) = (arguments.first_chunk(), sizes.as_deref().and_then(shape)) else {
+        eprintln!("usage: random_llama PROMPTS.parquet FOLDER [HIDDEN LAYERS]");
         return ExitCode::from(2);
     };
-    match instructions(Path::new(prompts)).and_then(|texts| write(Path::new(folder), &texts, SHAPE, 1)) {
+    match instructions(Path::new(prompts)).and_then(|texts| write(Path::new(folder), &texts, shape, 1)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("random_llama: {error}");
             ExitCode::from(error.kind().exit_code())
         }
+    }
+}
+
+fn shape(sizes: &[usize]) -> Option<Shape> {
+    match *sizes {
+        [] => Some(SHAPE),
+        [hidden, layers] if hidden > 0 && hidden.is_multiple_of(8) && layers > 0 => {
+            Some(Shape { hidden, layers, ..SHAPE })
+        }
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod cli_ask;
 mod cli_bad_input;
 mod cli_check;
+mod cli_estimate;
 mod cli_generate;
 mod cli_report;
 mod cli_run;

@@ -32,6 +32,51 @@ pub struct Inspection {
     pub problems: Vec<String>,
 }
 
+/// What a model's size follows from, known from `config.json` alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dimensions {
+    /// `[out, in]` of every projection of every layer.
+    pub projections: Vec<[u64; 2]>,
+    /// Numbers in everything else: embedding, unembedding, norms.
+    pub others: u64,
+}
+
+impl Dimensions {
+    /// Of a causal model with this configuration.
+    ///
+    /// # Errors
+    /// None that a checked configuration can have.
+    pub fn of(config: &ModelConfig) -> Result<Self> {
+        let (mut projections, mut others) = (Vec::new(), 0);
+        let plain = Quantizer::new(QuantizationConfig::default(), Device::Cpu);
+        Weights::build(config, !config.tie_word_embeddings, &plain, |name, shape| {
+            match *shape {
+                [out, input] if name.contains("_proj.") => projections.push([out as u64, input as u64]),
+                _ => others += shape.iter().product::<i64>() as u64,
+            }
+            Ok::<_, Error>(Tensor::new())
+        })?;
+        Ok(Dimensions { projections, others })
+    }
+
+    /// Numbers in the projections.
+    pub fn projected(&self) -> u64 {
+        self.projections.iter().map(|[out, input]| out * input).sum()
+    }
+
+    /// All numbers.
+    pub fn parameters(&self) -> u64 {
+        self.projected() + self.others
+    }
+}
+
+/// Whether a folder has weights of any format.
+pub fn has_weights(folder: &Path) -> bool {
+    let names =
+        ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+    names.iter().any(|name| folder.join(name).exists())
+}
+
 /// Looks at a folder's weights; memory stays small.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::config::ModelConfig;
+use super::lora::Lora;
 use super::weights::{PROJECTIONS, Projection, module, projections};
 use crate::{Error, Result};
 
@@ -116,6 +117,14 @@ pub(crate) struct Place {
 }
 
 impl LoraConfig {
+    /// How many numbers an adapter for `model` has, without the reward head.
+    ///
+    /// # Errors
+    /// A configuration error where the targets do not fit the model.
+    pub fn parameters(&self, model: &ModelConfig) -> Result<u64> {
+        Lora::parameters(self, model)
+    }
+
     /// Whether a module is trained as a whole.
     pub(crate) fn saves(&self, module: &str) -> bool {
         self.modules_to_save.iter().any(|saved| saved == module)

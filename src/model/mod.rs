@@ -41,7 +41,7 @@ pub use config::ModelConfig;
 pub use folder::{PlainWeights, WeightSource};
 pub use forward::Expectation;
 pub use head::Head;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Dimensions, Inspection, has_weights, inspect};
 pub use lora::{AdapterWeights, LowRank};
 pub use lora_config::{LoraConfig, Patterns, Targets};
 pub use matrix::QuantizationConfig;

@@ -24,6 +24,8 @@ pub(super) struct Sizes {
     self_align: u64,
     chat: u64,
     judge: u64,
+    /// What of it comes after the texts that all principles share.
+    judge_tail: u64,
     reward: u64,
     /// The mean prompt and the longest one.
     mean: f64,
@@ -59,12 +61,22 @@ impl Sizes {
         let judge =
             json!({"instruction": "", "output_a": "", "output_b": "", "principle": name, "definition": definition});
         let judge = tokens(empty(&t.judge, judge))?;
+        let bare = json!({"instruction": "", "output_a": "", "output_b": "", "principle": "", "definition": ""});
+        let judge_tail = judge.saturating_sub(tokens(empty(&t.judge, bare))?);
         let reward = tokens(empty(&t.reward, json!({"instruction": "", "response": "", "principles": shown})))?;
         let step = data.train.len().div_ceil(MEASURED).max(1);
         let prompts: Vec<u64> =
             data.train.iter().step_by(step).map(|text| tokens(Ok(text.clone()))).collect::<Option<_>>()?;
         let mean = prompts.iter().sum::<u64>() as f64 / prompts.len().max(1) as f64;
-        let sizes = Sizes { self_align, chat, judge, reward, mean, longest: prompts.into_iter().max().unwrap_or(0) };
+        let sizes = Sizes {
+            self_align,
+            chat,
+            judge,
+            judge_tail,
+            reward,
+            mean,
+            longest: prompts.into_iter().max().unwrap_or(0),
+        };
         sizes.fit(config, model.config.max_position_embeddings as u64, report);
         Some(sizes)
     }
@@ -116,15 +128,40 @@ fn whole(number: i64) -> u64 {
     number.max(0) as u64
 }
 
-/// One line of the table.
-struct Cost {
+/// What a stage does, at most.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
     rows: u64,
-    calls: u64,
+    pub(super) calls: u64,
     tokens: f64,
+    /// Tokens of one sequence.
+    pub(super) length: f64,
+    /// Tokens that are read once, those that several rows share counted once.
+    pub(super) read: f64,
+    /// Positions among them whose logits are made.
+    pub(super) read_logits: f64,
+    /// Tokens that are sampled one after the other.
+    pub(super) sampled: f64,
+    /// Tokens that go through a forward and a backward pass.
+    pub(super) trained: f64,
+    /// Positions among them whose logits are made.
+    pub(super) trained_logits: f64,
 }
 
 fn cost(rows: u64, calls: u64, tokens_each: f64) -> Cost {
-    Cost { rows, calls, tokens: calls as f64 * tokens_each }
+    Cost { rows, calls, tokens: calls as f64 * tokens_each, length: tokens_each, ..Cost::default() }
+}
+
+impl Cost {
+    /// Every call samples `answer` tokens after `prompt` ones.
+    fn sampling(self, prompt: f64, answer: f64) -> Self {
+        Cost { read: self.calls as f64 * prompt, sampled: self.calls as f64 * answer, ..self }
+    }
+
+    /// Every call trains its whole sequence, with logits for `answer` of its tokens.
+    fn training(self, answer: f64) -> Self {
+        Cost { trained: self.tokens, trained_logits: self.calls as f64 * answer, ..self }
+    }
 }
 
 /// `0` means all.
@@ -163,7 +200,7 @@ pub(super) fn table(
 }
 
 /// The cost of one stage.
-fn of(stage: &str, config: &Config, library: &Library, data: &Data, sizes: &Sizes) -> Result<Cost> {
+pub(super) fn of(stage: &str, config: &Config, library: &Library, data: &Data, sizes: &Sizes) -> Result<Cost> {
     let train = data.train.len() as u64;
     let (c, r) = (&config.self_align, &config.responses);
     let demonstrations = limited(c.prompts, train) * whole(c.samples);
@@ -178,29 +215,41 @@ fn of(stage: &str, config: &Config, library: &Library, data: &Data, sizes: &Size
     let scored = sizes.reward as f64 + sizes.mean + config.reward.max_response_tokens.min(r.max_tokens) as f64;
     let judgment = sizes.judge as f64 + sizes.mean + 2.0 * config.judge.max_response_tokens.min(r.max_tokens) as f64;
     Ok(match stage {
-        "base" => Cost { rows: 0, calls: 0, tokens: Curriculum::default().max_tokens as f64 },
+        "base" => Cost { tokens: Curriculum::default().max_tokens as f64, ..Cost::default() },
         "principles" => cost(library.principles.len() as u64, 0, 0.0),
         "prompts" => cost(train + data.test, 0, 0.0),
         "demonstrations" => {
+            // Rules and exemplars come first and are read once.
             cost(demonstrations, demonstrations, sizes.self_align as f64 + sizes.mean + c.max_tokens as f64)
+                .sampling(sizes.mean, c.max_tokens as f64)
         }
         "sft" => {
             let rows = demonstrations + library.identity.len() as u64;
             let length = sizes.chat as f64 + sizes.mean + c.max_tokens as f64;
-            cost(rows, rows * config.sft.num_train_epochs as u64, length)
+            cost(rows, rows * config.sft.num_train_epochs as u64, length).training(c.max_tokens as f64)
         }
-        "responses" => cost(chosen * rounds * samples, chosen * rounds * samples, answer),
+        "responses" => {
+            let count = chosen * rounds * samples;
+            cost(count, count, answer).sampling(sizes.chat as f64 + sizes.mean, r.max_tokens as f64)
+        }
         "pairs" => cost(pairs, 0, 0.0),
-        "judgments" => cost(pairs * judged, 2 * pairs * judged, judgment),
+        "judgments" => {
+            // The texts of a pair once per order, then every principle behind them.
+            let cost = cost(pairs * judged, 2 * pairs * judged, judgment);
+            let tail = sizes.judge_tail as f64;
+            Cost { read: 2.0 * pairs as f64 * (judgment - tail + judged as f64 * tail), ..cost }
+        }
         "preferences" => cost(preferences, 0, 0.0),
         "reward_pretraining" => {
             let pretraining = config.reward_pretraining.as_ref();
             let rows = pretraining.map_or(0, |p| limited(p.max_rows, data.preferences));
             let length = pretraining.map_or(0, |p| p.max_query_tokens + p.max_response_tokens) as f64;
             let epochs = pretraining.map_or(0, |p| p.trainer.num_train_epochs) as u64;
-            cost(rows, 2 * rows * epochs, length)
+            cost(rows, 2 * rows * epochs, length).training(0.0)
         }
-        "reward" => cost(preferences, 2 * preferences * config.reward.trainer.num_train_epochs as u64, scored),
+        "reward" => {
+            cost(preferences, 2 * preferences * config.reward.trainer.num_train_epochs as u64, scored).training(0.0)
+        }
         "evaluate:judge" => cost(judged, 0, 0.0),
         "evaluate:reward" => {
             // Every wording of every principle in the toy world; the drawn principles elsewhere.
@@ -209,12 +258,15 @@ fn of(stage: &str, config: &Config, library: &Library, data: &Data, sizes: &Size
             } else {
                 config.preferences.passes as u64
             };
-            cost(test_pairs * each, 2 * test_pairs * each, scored)
+            let cost = cost(test_pairs * each, 2 * test_pairs * each, scored);
+            Cost { read: cost.tokens, ..cost }
         }
         name if name.starts_with("evaluate:") => {
             let asked = limited(config.evaluate.prompts, data.test) * whole(config.evaluate.samples);
             let length = sizes.chat as f64 + sizes.mean + config.ppo.max_tokens as f64;
-            cost(asked, 3 * asked, length)
+            let cost = cost(asked, 3 * asked, length);
+            let sampled = asked as f64 * config.ppo.max_tokens as f64;
+            Cost { sampled, read: cost.tokens - sampled, ..cost }
         }
         name => match config.policies.iter().find(|policy| name.strip_prefix("policy:") == Some(&policy.name)) {
             Some(policy) => course(&config.ppo_of(policy)?, train, sizes),
@@ -232,7 +284,17 @@ fn course(ppo: &Ppo, train: u64, sizes: &Sizes) -> Cost {
     };
     let calls = 5 + 2 * ppo.trainer.num_ppo_epochs as u64;
     let length = sizes.chat as f64 + sizes.mean + ppo.max_tokens as f64;
-    cost(steps * batch, steps * batch * calls, length)
+    let cost = cost(steps * batch, steps * batch * calls, length);
+    let (rollouts, answer, epochs) = ((steps * batch) as f64, ppo.max_tokens as f64, ppo.trainer.num_ppo_epochs as f64);
+    Cost {
+        // The prompt before sampling, the reward prompt, and policy, reference and value.
+        read: rollouts * (length - answer + 4.0 * length),
+        read_logits: rollouts * 2.0 * answer,
+        sampled: rollouts * answer,
+        trained: rollouts * 2.0 * epochs * length,
+        trained_logits: rollouts * epochs * answer,
+        ..cost
+    }
 }
 
 /// How often the toy world's evaluation asks about one pair.

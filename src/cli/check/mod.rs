@@ -5,6 +5,8 @@
 
 mod cost;
 mod data;
+mod estimate;
+mod hardware;
 mod model;
 mod names;
 mod place;
@@ -21,6 +23,8 @@ use crate::principle::{Finding, Library, Templates};
 use crate::stage::{self, Options, Planned};
 use crate::store::Store;
 use crate::{Error, Result};
+use estimate::Anatomy;
+use hardware::Hardware;
 use place::Places;
 
 /// Look at everything that a run will read, without running, and say what it will cost.
@@ -35,6 +39,9 @@ pub struct CheckArgs {
     /// Also say which stages this run has already: a folder, or a URL such as s3://bucket/team/run-7
     #[arg(long, value_name = "URL")]
     pub run: Option<String>,
+    /// Also say what FLOPs, memory and time the run takes on this hardware: e.g. 8xA100-80GB, or `this` for this machine
+    #[arg(long, value_name = "DEVICES")]
+    pub hardware: Option<String>,
 }
 
 /// What was found so far.
@@ -108,6 +115,14 @@ async fn look(args: &CheckArgs, report: &mut Report) -> Result<()> {
     let planned = plan(config.clone(), folder, args.run.as_deref()).await?;
     if let Some(sizes) = sizes {
         sql::say(&cost::table(&config, &library, &data, &sizes, &planned, args.run.is_some())?)?;
+        if let (Some(name), Some(model)) = (&args.hardware, &model) {
+            let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+            let workers = if config.model.workers == 0 { cores } else { config.model.workers };
+            let hardware = Hardware::parse(name, workers)?;
+            // A GPU is one worker with all of its cores.
+            let anatomy = Anatomy::new(&config, &model.config, if hardware.own { workers } else { 1 })?;
+            sql::say(&estimate::table(&config, &library, &data, &sizes, &planned, &anatomy, &hardware)?)?;
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Report;
 use super::place::Places;
 use crate::config::Config;
-use crate::model::{ModelConfig, Tokenizer, inspect};
+use crate::model::{Dimensions, ModelConfig, Tokenizer, has_weights, inspect};
 use crate::{Result, world};
 
 /// What the cost and the limits follow from.
@@ -31,6 +31,9 @@ pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mu
         return Ok(None);
     }
     let before = report.findings.len();
+    if !has_weights(&path) {
+        return without_weights(config, &path, places, report);
+    }
     let inspection = match inspect(&path) {
         Ok(inspection) => inspection,
         Err(error) => {
@@ -39,14 +42,63 @@ pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mu
         }
     };
     inspection.problems.iter().for_each(|problem| report.finding(problem));
-    if inspection.config.eos_token_ids.is_empty() {
+    let Some(tokenizer) = tokenizer(config, &inspection.config, &path, places, report)? else { return Ok(None) };
+    let name = &config.model.base;
+    report.done(
+        before,
+        format!(
+            "model: {name}: {} tensors, {:.1} M parameters, {:.1} MB; vocabulary {}, context {}",
+            inspection.tensors,
+            inspection.parameters as f64 / 1e6,
+            inspection.bytes as f64 / 1e6,
+            tokenizer.vocab_size(),
+            inspection.config.max_position_embeddings
+        ),
+    )?;
+    Ok(Some(Model { config: inspection.config, tokenizer }))
+}
+
+/// A folder that holds no weights yet: what a run will cost can be said before they are downloaded.
+fn without_weights(config: &Config, path: &Path, places: &Places, report: &mut Report) -> Result<Option<Model>> {
+    let before = report.findings.len();
+    let model = match ModelConfig::open(path) {
+        Ok(model) => model,
+        Err(error) => {
+            report.finding(error);
+            return Ok(None);
+        }
+    };
+    let parameters = Dimensions::of(&model)?.parameters();
+    let bytes = parameters as f64 * model.torch_dtype.elt_size_in_bytes() as f64;
+    report.note(format!(
+        "{}: has no weights; a run needs its *.safetensors, {:.1} GB with the type in config.json",
+        path.display(),
+        bytes / 1e9
+    ));
+    let Some(tokenizer) = tokenizer(config, &model, path, places, report)? else { return Ok(None) };
+    let (name, context) = (&config.model.base, model.max_position_embeddings);
+    let millions = parameters as f64 / 1e6;
+    let sizes = format!("{millions:.1} M parameters; vocabulary {}, context {context}", tokenizer.vocab_size());
+    report.done(before, format!("model: {name}: config.json and tokenizer, no weights, {sizes}"))?;
+    Ok(Some(Model { config: model, tokenizer }))
+}
+
+/// The tokenizer, and what must be so for answers to end and verdicts to be tokens.
+fn tokenizer(
+    config: &Config,
+    model: &ModelConfig,
+    path: &Path,
+    places: &Places,
+    report: &mut Report,
+) -> Result<Option<Tokenizer>> {
+    if model.eos_token_ids.is_empty() {
         let file = path.join("config.json");
         report.finding(format!("{}: has no eos_token_id; answers could not end", file.display()));
     }
-    if let Some(Err(error)) = config.model.lora.as_ref().map(|lora| lora.check_model(&inspection.config)) {
+    if let Some(Err(error)) = config.model.lora.as_ref().map(|lora| lora.check_model(model)) {
         report.finding(format!("{}: {error}", places.of("model.lora")));
     }
-    let tokenizer = match Tokenizer::open(&path) {
+    let tokenizer = match Tokenizer::open(path) {
         Ok(tokenizer) => tokenizer,
         Err(error) => {
             report.finding(error);
@@ -67,17 +119,5 @@ pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mu
             }
         }
     }
-    let name = &config.model.base;
-    report.done(
-        before,
-        format!(
-            "model: {name}: {} tensors, {:.1} M parameters, {:.1} MB; vocabulary {}, context {}",
-            inspection.tensors,
-            inspection.parameters as f64 / 1e6,
-            inspection.bytes as f64 / 1e6,
-            tokenizer.vocab_size(),
-            inspection.config.max_position_embeddings
-        ),
-    )?;
-    Ok(Some(Model { config: inspection.config, tokenizer }))
+    Ok(Some(tokenizer))
 }
