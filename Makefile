@@ -1,6 +1,6 @@
 # Two commands for a fresh machine: `make demo` runs the whole pipeline on the embedded toy world,
 # `make test` runs every test. Both find or fetch libtorch first (scripts/libtorch.sh).
-.PHONY: demo test build lint setup
+.PHONY: demo test build lint fuzz setup
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SALMON := $(TARGET)/debug/salmon
@@ -17,6 +17,10 @@ build: setup
 lint: setup
 	cargo fmt --check
 	LIBTORCH="$$(scripts/libtorch.sh)" cargo clippy --locked --all-targets -- -D warnings
+
+# FUZZ_SECONDS=60 for each target, 600 by default.
+fuzz: setup
+	LIBTORCH="$$(scripts/libtorch.sh)" scripts/fuzz.sh
 
 setup:
 	@command -v cargo >/dev/null || { echo "salmon set-up: cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }

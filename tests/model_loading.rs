@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::model_fixtures::{copy, fixture, open};
 
 /// Takes every tensor that `merged` has.
-fn taken(mut weights: PlainWeights, merged: &BTreeMap<String, Tensor>) {
+fn taken(mut weights: impl WeightSource, merged: &BTreeMap<String, Tensor>) {
     for (name, tensor) in merged {
         let ours = weights.take(name, &tensor.size()).unwrap();
         assert!(ours.kind() == Kind::Float && ours.equal(tensor), "{name}");
@@ -34,10 +34,12 @@ fn weights_read_for_the_decoder_are_those_of_the_network() {
     taken(weights, &open("classifier", Kind::Float).merged().unwrap());
     for (adapter, head) in [("adapter", Head::None), ("reward", Head::Linear)] {
         for kind in [Kind::Float, Kind::BFloat16] {
-            let weights = PlainWeights::open(&fixture("untied"), kind).unwrap().with_adapter(&fixture(adapter)).unwrap();
+            let weights =
+                PlainWeights::open(&fixture("untied"), kind).unwrap().with_adapter(&fixture(adapter)).unwrap();
             assert_eq!(weights.head(), head, "{adapter}");
             let network = open("untied", kind).with_adapter(&fixture(adapter)).unwrap();
             taken(weights, &network.merged().unwrap());
+            taken(&network, &network.merged().unwrap());
         }
     }
 }
@@ -59,7 +61,10 @@ fn every_type_of_a_file_loads_as_transformers_would_convert_it() {
         Tensor::write_safetensors(&tensors, &path).unwrap();
         let merged = Network::open(folder.path(), computed, Device::Cpu).unwrap().merged().unwrap();
         for (name, tensor) in tensors {
-            assert!(merged[&name].equal(&tensor.to_kind(computed).to_kind(Kind::Float)), "{name} {stored:?} {computed:?}");
+            assert!(
+                merged[&name].equal(&tensor.to_kind(computed).to_kind(Kind::Float)),
+                "{name} {stored:?} {computed:?}"
+            );
         }
     }
 }
@@ -86,8 +91,7 @@ fn large(folder: &Path, kind: Kind) -> f64 {
         "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 64, "tie_word_embeddings": true,
         "eos_token_id": 0,
     });
-    let tokenizer =
-        json!({"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "unk_token": "x", "vocab": {"x": 0}}});
+    let tokenizer = json!({"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "unk_token": "x", "vocab": {"x": 0}}});
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     let shapes = [
@@ -150,7 +154,8 @@ fn loads_in_a_process_of_its_own() {
     let peak = peak(|| {
         let weights = PlainWeights::open(folder, Kind::Float).unwrap();
         let config = weights.config().clone();
-        Engine::new(&config, weights, tokenizer, Head::None, EngineOptions { workers: 1, ..Default::default() }).unwrap()
+        Engine::new(&config, weights, tokenizer, Head::None, EngineOptions { workers: 1, ..Default::default() })
+            .unwrap()
     });
     println!("packed {}", peak / 4.0);
 }

@@ -73,7 +73,8 @@ fn families_render_as_in_transformers() {
 
 #[test]
 fn special_tokens_come_from_every_file_that_names_them() {
-    let source = "{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ unk_token }}{{ additional_special_tokens | join('') }}";
+    let source =
+        "{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ unk_token }}{{ additional_special_tokens | join('') }}";
     let old = json!({"pad_token": "<pad>", "unk_token": {"content": "<old>"}, "additional_special_tokens": ["<a>", {"content": "<b>"}]});
     let new = json!({"unk_token": "<unk>", "add_bos_token": false, "eos_token": null, "chat_template": source});
     let template =

@@ -21,7 +21,9 @@ fn engine(folder: &Path, texts: &[&str], vocab: usize, head: Head, seed: u64) ->
     let weights = PlainWeights::open(folder, Kind::Float).unwrap();
     let tokenizer = Arc::new(Tokenizer::open(folder).unwrap());
     let config = weights.config().clone();
-    Arc::new(Engine::new(&config, weights, tokenizer, head, EngineOptions { workers: 1, ..Default::default() }).unwrap())
+    Arc::new(
+        Engine::new(&config, weights, tokenizer, head, EngineOptions { workers: 1, ..Default::default() }).unwrap(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,7 +41,8 @@ async fn the_reward_model_reads_the_policys_text_with_its_own_tokenizer() {
         let engine = Arc::clone(engine);
         world.models.register(name, move || Ok(Arc::clone(&engine)));
     }
-    let sql = "WITH g AS (SELECT id, generate('own_policy', prompt, {temperature: 1.0, max_tokens: 12, seed: 3, row: id})
+    let sql =
+        "WITH g AS (SELECT id, generate('own_policy', prompt, {temperature: 1.0, max_tokens: 12, seed: 3, row: id})
                  ['response'] AS response FROM t WHERE prompt IS NOT NULL)
                SELECT id, response, reward('own_reward', response) AS score FROM g ORDER BY id";
     let batches = world.batches(sql).await.unwrap();

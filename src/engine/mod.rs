@@ -27,10 +27,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use futures::future::{BoxFuture, FutureExt};
 use crate::model::{Head, ModelConfig, Tokenizer, WeightSource};
 use crate::torch::guard;
 use crate::{Error, Result};
+use futures::future::{BoxFuture, FutureExt};
 use job::{Job, Model, Ticket};
 use native::LANES;
 use pool::Pool;

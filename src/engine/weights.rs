@@ -67,7 +67,8 @@ fn layer(config: &ModelConfig, shape: &Shape, weights: &mut impl WeightSource, i
     let kv_heads = config.num_key_value_heads * config.head_dim;
     let mut take =
         |name: &str, shape: &[usize]| Plain::take(weights, &format!("model.layers.{index}.{name}.weight"), shape);
-    let (attention_norm, mlp_norm) = (take("input_layernorm", &[hidden])?, take("post_attention_layernorm", &[hidden])?);
+    let (attention_norm, mlp_norm) =
+        (take("input_layernorm", &[hidden])?, take("post_attention_layernorm", &[hidden])?);
     let (query, key) = (take("self_attn.q_proj", &[heads, hidden])?, take("self_attn.k_proj", &[kv_heads, hidden])?);
     let (value, output) = (take("self_attn.v_proj", &[kv_heads, hidden])?, take("self_attn.o_proj", &[hidden, heads])?);
     let (gate, up) = (take("mlp.gate_proj", &[intermediate, hidden])?, take("mlp.up_proj", &[intermediate, hidden])?);

@@ -89,7 +89,8 @@ impl ChatTemplate {
             Some(_) => return Err(Error::model(place, "is neither a string nor a list of named templates")),
         }
         let more = folder.join("additional_chat_templates");
-        for (name, file) in jinja_files(&more)?.into_iter().chain([(DEFAULT.into(), folder.join("chat_template.jinja"))])
+        for (name, file) in
+            jinja_files(&more)?.into_iter().chain([(DEFAULT.into(), folder.join("chat_template.jinja"))])
         {
             if file.exists() {
                 let source = std::fs::read_to_string(&file)

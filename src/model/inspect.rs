@@ -68,7 +68,8 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
         }));
         if problems.is_empty() {
             let found = known.iter().filter(|name| checkpoint.has(name));
-            problems.extend(found.filter_map(|name| checkpoint.check_values(name).err()).map(|error| error.to_string()));
+            problems
+                .extend(found.filter_map(|name| checkpoint.check_values(name).err()).map(|error| error.to_string()));
         }
         Ok(Inspection { config, tensors, parameters, bytes, problems })
     })

@@ -65,9 +65,8 @@ impl Network {
             let _frozen = tch::no_grad_guard();
             let opened = Folder::open(folder)?;
             let files = read_side_files(folder)?;
-            let weights = Weights::build(&opened.config, opened.untied, |name, shape| {
-                opened.tensor(name, shape, kind, device)
-            })?;
+            let weights =
+                Weights::build(&opened.config, opened.untied, |name, shape| opened.tensor(name, shape, kind, device))?;
             let score = opened.score(device)?;
             let mut network = Network::assemble(opened.config, weights, files, kind)?;
             network.base = folder.display().to_string();

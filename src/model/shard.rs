@@ -119,7 +119,10 @@ impl Shard {
         let (start, end) = (self.data + info.data_offsets.0, self.data + info.data_offsets.1);
         let size = kind.elt_size_in_bytes();
         for from in (start..end).step_by(PIECE * size) {
-            let bytes = self.map.get(from..end.min(from + PIECE * size)).ok_or_else(|| self.wrong(name, "lies outside of the file"))?;
+            let bytes = self
+                .map
+                .get(from..end.min(from + PIECE * size))
+                .ok_or_else(|| self.wrong(name, "lies outside of the file"))?;
             let values = (bytes.len() / size) as i64;
             let piece = Tensor::f_from_data_size(bytes, &[values], kind)?;
             self.forget();
@@ -149,7 +152,8 @@ fn header(bytes: &[u8]) -> std::result::Result<(Metadata, usize), String> {
         return Err(other.to_string());
     }
     let invalid = |problem: String| format!("is not a valid safetensors file: {problem}");
-    let cut = |expected: u64| format!("is cut short: it has {} of {expected} bytes; was it copied in full?", bytes.len());
+    let cut =
+        |expected: u64| format!("is cut short: it has {} of {expected} bytes; was it copied in full?", bytes.len());
     let length = bytes.first_chunk::<LENGTH>().map(|bytes| u64::from_le_bytes(*bytes));
     let length = length.ok_or_else(|| cut(LENGTH as u64))?;
     if length > MAX_HEADER {
@@ -161,10 +165,9 @@ fn header(bytes: &[u8]) -> std::result::Result<(Metadata, usize), String> {
     let end = metadata.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0) as u64;
     let expected = end.checked_add(data as u64).ok_or_else(|| invalid("its sizes overflow".into()))?;
     match expected.cmp(&(bytes.len() as u64)) {
-        std::cmp::Ordering::Less => Err(invalid(format!(
-            "it has {} bytes after the last tensor of its header",
-            bytes.len() as u64 - expected
-        ))),
+        std::cmp::Ordering::Less => {
+            Err(invalid(format!("it has {} bytes after the last tensor of its header", bytes.len() as u64 - expected)))
+        }
         std::cmp::Ordering::Greater => Err(cut(expected)),
         std::cmp::Ordering::Equal => Ok((metadata, data)),
     }

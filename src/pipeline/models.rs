@@ -111,7 +111,8 @@ impl Setup {
                 let weights = setup.plain(&base, &folder)?;
                 let tokenizer = Tokenizer::open(&base)?;
                 // The folder holds a linear head; a Yes/No head is in the configuration only.
-                let head = if rewards { setup.reward_head(weights.head(), &tokenizer, &folder)? } else { weights.head() };
+                let head =
+                    if rewards { setup.reward_head(weights.head(), &tokenizer, &folder)? } else { weights.head() };
                 let config = weights.config().clone();
                 let options = setup.engine_options();
                 Ok(Arc::new(Engine::new(&config, weights, Arc::new(tokenizer), head, options)?) as Arc<dyn Inference>)
@@ -123,7 +124,7 @@ impl Setup {
     /// An engine with the network's weights as they are now.
     pub(super) fn engine(&self, network: &Network, base: &Path) -> Result<Engine> {
         let tokenizer = Arc::new(Tokenizer::open(base)?);
-        Engine::new(network.config(), network.merged()?, tokenizer, network.head(), self.engine_options())
+        Engine::new(network.config(), network, tokenizer, network.head(), self.engine_options())
     }
 
     fn engine_options(&self) -> EngineOptions {

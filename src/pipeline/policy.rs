@@ -264,7 +264,7 @@ impl Course {
             .collect();
         let update = tokio::task::block_in_place(|| -> Result<_> {
             let update = self.trainer.step(&rollouts)?;
-            self.engine.reload(self.trainer.policy().merged()?)?;
+            self.engine.reload(self.trainer.policy())?;
             Ok(update)
         })?;
         self.recorder.add(&self.name, step + 1, &update.metrics);
@@ -289,7 +289,7 @@ impl Course {
             .map_err(|e| Error::store(path.display(), "is missing from the checkpoint").because(e))?;
         self.scale =
             serde_json::from_slice(&text).map_err(|e| Error::store(path.display(), "is damaged").because(e))?;
-        self.engine.reload(self.trainer.policy().merged()?)
+        self.engine.reload(self.trainer.policy())
     }
 }
 

@@ -322,7 +322,14 @@ fn python_number(number: &serde_json::Number) -> String {
 /// `1e+16` and `1e-05`, where Rust has `1e16` and `1e-5`.
 fn python_float(value: f64) -> String {
     if !value.is_finite() {
-        return if value.is_nan() { "nan" } else if value > 0.0 { "inf" } else { "-inf" }.to_string();
+        return if value.is_nan() {
+            "nan"
+        } else if value > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_string();
     }
     let size = value.abs();
     if value == 0.0 || (1e-4..1e16).contains(&size) {
