@@ -34,7 +34,9 @@ fn judge<T>(what: impl FnOnce() -> Result<T>) {
     let error = match catch_unwind(AssertUnwindSafe(what)) {
         Ok(Ok(_)) => return,
         Ok(Err(error)) => error,
-        Err(payload) => fail(&format!("panic: {} ({})", LAST.with(|last| last.borrow().clone()), text(payload.as_ref()))),
+        Err(payload) => {
+            fail(&format!("panic: {} ({})", LAST.with(|last| last.borrow().clone()), text(payload.as_ref())))
+        }
     };
     let line = error.to_string();
     if line.contains('\n') || line.is_empty() {
