@@ -1,7 +1,8 @@
 # Two commands for a fresh machine: `make demo` runs the whole pipeline on the embedded toy world,
 # `make test` runs every test. Both find or fetch libtorch first (scripts/libtorch.sh).
-# `make interop` holds exports against the Python programs that read them (scripts/interop).
-.PHONY: demo test build lint interop setup
+# `make interop` holds exports against the Python programs that read them (scripts/interop); `make fuzz` throws damaged
+# bytes at every parser.
+.PHONY: demo test build lint interop fuzz setup
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SALMON := $(TARGET)/debug/salmon
@@ -22,6 +23,10 @@ lint: setup
 interop: build
 	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --example logprobs
 	scripts/interop/run.sh
+
+# FUZZ_SECONDS=60 for each target, 600 by default.
+fuzz: setup
+	LIBTORCH="$$(scripts/libtorch.sh)" scripts/fuzz.sh
 
 setup:
 	@command -v cargo >/dev/null || { echo "salmon set-up: cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }

@@ -11,11 +11,15 @@ RUSTC_WRAPPER=$PWD/instrument.sh CARGO_TARGET_DIR=$target cargo build --locked
     CARGO_TARGET_DIR=$target cargo build --locked --manifest-path ../Cargo.toml --bin salmon
     ./seed.sh "$target/debug/salmon"
 }
+# Every input is written to a file; in memory where the system has such a folder.
+TMPDIR=$(mktemp -d -p "$([ -d /dev/shm ] && echo /dev/shm || echo /tmp)" salmon-fuzz.XXXXXX)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT INT TERM
 [ $# -gt 0 ] || set -- $(sed -n 's/^name = "\(.*\)"$/\1/p' Cargo.toml | tail -n +2)
 for name in "$@"; do
     echo "fuzz: $name, $seconds s" >&2
     mkdir -p "artifacts/$name"
     # A chat template may write 64 MiB and hold some such texts; nothing here waits for anything.
     "$target/debug/$name" "corpus/$name" -artifact_prefix="artifacts/$name/" -max_total_time="$seconds" \
-        -timeout=20 -rss_limit_mb=6144 -malloc_limit_mb=6144 -max_len=60000 -print_final_stats=1
+        -timeout=60 -rss_limit_mb=6144 -malloc_limit_mb=6144 -max_len=60000 -print_final_stats=1
 done

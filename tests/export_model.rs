@@ -126,11 +126,11 @@ fn the_chat_template_is_the_layout_of_training() {
     let trained = Templates::load(None, &Library::default()).unwrap();
     let question = "what is \"the\" dish {{ of }} lümen ?";
     let wanted = trained.render("pocket_chat", json!({"instruction": question})).unwrap();
-    let turn = [Message::new("user", question)];
-    assert_eq!(template.render(&turn, true).unwrap(), format!("<s>{wanted}"));
+    let (turn, none) = ([Message::new("user", question)], serde_json::Map::new());
+    assert_eq!(template.render(&turn, &none, true).unwrap(), format!("<s>{wanted}"));
     let turns = [turn[0].clone(), Message::new("assistant", " rice .\n")];
-    assert_eq!(template.render(&turns, false).unwrap(), format!("<s>{wanted} rice .\n</s>"));
-    let refused = template.render(&[Message::new("system", "be kind")], true).unwrap_err().to_string();
+    assert_eq!(template.render(&turns, &none, false).unwrap(), format!("<s>{wanted} rice .\n</s>"));
+    let refused = template.render(&[Message::new("system", "be kind")], &none, true).unwrap_err().to_string();
     assert!(refused.contains("turns of the user and the assistant only"), "{refused}");
     // The same ids as in training, with the bos token spelled out.
     assert_eq!(tokenizer.encode(&format!("<s>{wanted}"), false).unwrap(), tokenizer.encode(&wanted, true).unwrap());

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::model_fixtures::{copy, fixture, open};
 
 /// Takes every tensor that `merged` has.
-fn taken(mut weights: PlainWeights, merged: &BTreeMap<String, Tensor>) {
+fn taken(mut weights: impl WeightSource, merged: &BTreeMap<String, Tensor>) {
     for (name, tensor) in merged {
         let ours = weights.take(name, &tensor.size()).unwrap();
         assert!(ours.kind() == Kind::Float && ours.equal(tensor), "{name}");
@@ -39,6 +39,7 @@ fn weights_read_for_the_decoder_are_those_of_the_network() {
             assert_eq!(weights.head(), head, "{adapter}");
             let network = open("untied", kind).with_adapter(&fixture(adapter)).unwrap();
             taken(weights, &network.merged().unwrap());
+            taken(&network, &network.merged().unwrap());
         }
     }
 }

@@ -68,7 +68,7 @@ fn families_render_as_in_transformers() {
             }
         }
     }
-    assert_eq!((rendered, refused), (246, 48));
+    assert_eq!((rendered, refused), (164, 32));
 }
 
 #[test]

@@ -34,7 +34,9 @@ fn judge<T>(what: impl FnOnce() -> Result<T>) {
     let error = match catch_unwind(AssertUnwindSafe(what)) {
         Ok(Ok(_)) => return,
         Ok(Err(error)) => error,
-        Err(payload) => fail(&format!("panic: {} ({})", LAST.with(|last| last.borrow().clone()), text(payload.as_ref()))),
+        Err(payload) => {
+            fail(&format!("panic: {} ({})", LAST.with(|last| last.borrow().clone()), text(payload.as_ref())))
+        }
     };
     let line = error.to_string();
     if line.contains('\n') || line.is_empty() {
@@ -54,11 +56,9 @@ fn fail(line: &str) -> ! {
     std::process::abort()
 }
 
-/// The files of a fixture in a folder of this process, in memory where the system has such a folder.
+/// The files of a fixture in a folder of this process; `scripts/fuzz.sh` removes it.
 fn folder(fixture: Option<&str>) -> PathBuf {
-    let shared = Path::new("/dev/shm");
-    let place = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
-    let folder = tempfile::Builder::new().prefix("salmon-fuzz").tempdir_in(place).expect("a folder").keep();
+    let folder = tempfile::tempdir().expect("a folder").keep();
     if let Some(fixture) = fixture {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/llama").join(fixture);
         for entry in std::fs::read_dir(from).expect("the fixture") {

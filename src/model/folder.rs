@@ -1,6 +1,6 @@
 //! An opened model folder: its configuration and its checkpoint, which fit together.
 //!
-//! In: a Hugging Face folder. Out: its tensors by name, for a [`Network`](super::Network) or, as [`PlainWeights`],
+//! In: a Hugging Face folder. Out: its tensors by name, for a [`Network`] or, as [`PlainWeights`],
 //! for the decoder. That every tensor has a place is known from the headers, before the first one is read.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,7 @@ use super::config::ModelConfig;
 use super::head::{Head, SCORE};
 use super::lora::{Lora, PREFIX, merge};
 use super::matrix::{Matrix, QuantizationConfig, Quantizer};
+use super::network::Network;
 use super::save::read_adapter_config;
 use super::weights::{LM_HEAD, Weights};
 use crate::torch::guard;
@@ -80,8 +81,34 @@ impl WeightSource for BTreeMap<String, Tensor> {
     }
 }
 
+/// The weights as they are now, with the bits of [`Network::merged`], which holds all of them at once.
+impl WeightSource for &Network {
+    fn take(&mut self, name: &str, _: &[i64]) -> Result<Tensor> {
+        guard(name, || {
+            let _frozen = tch::no_grad_guard();
+            let missing = || Error::model(name, "this tensor is missing");
+            let weight = match name {
+                SCORE => self.score.as_ref().ok_or_else(missing)?.detach(),
+                _ => match self.lora.as_ref().and_then(|lora| lora.saved(name)) {
+                    Some(saved) => saved.detach(),
+                    None => merged(&self.weights.get(name).ok_or_else(missing)?, self.lora.as_ref(), name)?,
+                },
+            };
+            Ok(weight.to_device(Device::Cpu).to_kind(Kind::Float).contiguous())
+        })
+    }
+}
+
+/// A weight with its adapter, in f32.
+fn merged(weight: &Matrix, lora: Option<&Lora>, name: &str) -> Result<Tensor> {
+    Ok(match lora.and_then(|lora| lora.pair_of(name)) {
+        Some(pair) => merge(weight, pair),
+        None => weight.dense(Kind::Float),
+    })
+}
+
 /// The weights of a model folder, and of an adapter on it, for the decoder: read when they are taken. They have the
-/// bits of [`Network::merged`](super::Network::merged) of the same folders.
+/// bits of [`Network::merged`] of the same folders.
 pub struct PlainWeights {
     folder: Folder,
     /// The type that a network of this folder computes in; f32 weights are rounded to it.
@@ -97,10 +124,10 @@ impl std::fmt::Debug for PlainWeights {
 }
 
 impl PlainWeights {
-    /// Opens a Hugging Face folder, as [`Network::open`](super::Network::open) does.
+    /// Opens a Hugging Face folder, as [`Network::open`] does.
     ///
     /// # Errors
-    /// As [`Network::open`](super::Network::open); values that are not finite show when their tensor is taken.
+    /// As [`Network::open`]; values that are not finite show when their tensor is taken.
     pub fn open(path: &Path, kind: Kind) -> Result<Self> {
         guard(&path.display().to_string(), || {
             let folder = Folder::open(path)?;
@@ -112,7 +139,7 @@ impl PlainWeights {
     /// The same weights with the adapter of a PEFT folder merged, and with its linear head if it has one.
     ///
     /// # Errors
-    /// As [`Network::with_adapter`](super::Network::with_adapter).
+    /// As [`Network::with_adapter`].
     pub fn with_adapter(mut self, path: &Path) -> Result<Self> {
         guard(&path.display().to_string(), || {
             let (lora, score) = read_adapter(path, &self.folder.config, Device::Cpu)?;
@@ -144,10 +171,7 @@ impl WeightSource for PlainWeights {
                 return Ok(saved.f_to_kind(Kind::Float)?);
             }
             let weight = self.folder.tensor(name, shape, self.kind, Device::Cpu)?;
-            match self.lora.as_ref().and_then(|lora| lora.pair_of(name)) {
-                Some(pair) => Ok(merge(&Matrix::Dense(weight), pair)),
-                None => Ok(weight.f_to_kind(Kind::Float)?),
-            }
+            Ok(merged(&Matrix::Dense(weight), self.lora.as_ref(), name)?)
         })
     }
 }

@@ -166,19 +166,19 @@ impl Layer {
         Ok(Layer { input_norm, mlp_norm, post_norms, qk_norms, projections })
     }
 
-    /// Every tensor of layer `l` with its name, in a fixed order; quantised ones as f32 copies.
-    fn named(&self, l: usize) -> Vec<(String, Tensor)> {
+    /// Every weight of layer `l` with its name, in a fixed order; no copies.
+    fn named(&self, l: usize) -> Vec<(String, Matrix)> {
         let [input, mlp] = norm_names(self.post_norms.is_some());
-        let norm = |name: &str, tensor: &Tensor| (norm_name(l, name), tensor.shallow_clone());
+        let norm = |name: &str, tensor: &Tensor| (norm_name(l, name), Matrix::Dense(tensor.shallow_clone()));
         let mut out = vec![norm(input, &self.input_norm), norm(mlp, &self.mlp_norm)];
         for (names, tensors) in [(POST_NORMS, &self.post_norms), (QK_NORMS, &self.qk_norms)] {
             out.extend(names.into_iter().zip(tensors.iter().flatten()).map(|(name, tensor)| norm(name, tensor)));
         }
         for linear in &self.projections {
-            let (path, matrix) = (module(l, linear.kind), &linear.weight);
-            let weight = matrix.plain().map_or_else(|| matrix.dense(Kind::Float), Tensor::shallow_clone);
-            out.push((format!("{path}.weight"), weight));
-            out.extend(linear.bias.as_ref().map(|bias| (format!("{path}.bias"), bias.shallow_clone())));
+            let path = module(l, linear.kind);
+            out.push((format!("{path}.weight"), linear.weight.map(Tensor::shallow_clone)));
+            let bias = linear.bias.as_ref().map(|bias| Matrix::Dense(bias.shallow_clone()));
+            out.extend(bias.map(|bias| (format!("{path}.bias"), bias)));
         }
         out
     }
@@ -222,10 +222,27 @@ impl Weights {
     /// Every tensor with its name, in a fixed order; quantised ones as f32 copies.
     pub(crate) fn named(&self) -> Vec<(String, Tensor)> {
         let mut out = vec![("model.embed_tokens.weight".to_string(), self.embedding.shallow_clone())];
-        out.extend(self.layers.iter().enumerate().flat_map(|(l, layer)| layer.named(l)));
+        let tensor = |(name, matrix): (String, Matrix)| {
+            let tensor = matrix.plain().map_or_else(|| matrix.dense(Kind::Float), Tensor::shallow_clone);
+            (name, tensor)
+        };
+        out.extend(self.layers.iter().enumerate().flat_map(|(l, layer)| layer.named(l)).map(tensor));
         out.push(("model.norm.weight".to_string(), self.norm.shallow_clone()));
         out.extend(self.lm_head.as_ref().map(|tensor| (LM_HEAD.to_string(), tensor.shallow_clone())));
         out
+    }
+
+    /// The weight with this name; no copy.
+    pub(crate) fn get(&self, name: &str) -> Option<Matrix> {
+        let plain = |tensor: &Tensor| Matrix::Dense(tensor.shallow_clone());
+        match name {
+            "model.embed_tokens.weight" => return Some(plain(&self.embedding)),
+            "model.norm.weight" => return Some(plain(&self.norm)),
+            LM_HEAD => return self.lm_head.as_ref().map(plain),
+            _ => {}
+        }
+        let l: usize = name.strip_prefix("model.layers.")?.split_once('.')?.0.parse().ok()?;
+        self.layers.get(l)?.named(l).into_iter().find(|(own, _)| own == name).map(|(_, weight)| weight)
     }
 
     /// Whether any projection is quantised.

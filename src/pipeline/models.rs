@@ -144,7 +144,7 @@ impl Setup {
     /// An engine with the network's weights as they are now.
     pub(super) fn engine(&self, network: &Network, base: &Path) -> Result<Engine> {
         let tokenizer = Arc::new(Tokenizer::open(base)?);
-        Engine::new(network.config(), network.merged()?, tokenizer, network.head(), self.engine_options())
+        Engine::new(network.config(), network, tokenizer, network.head(), self.engine_options())
     }
 
     fn engine_options(&self) -> EngineOptions {
@@ -190,7 +190,7 @@ impl Live {
         match (self, network.adapter()?) {
             (Live::Adapter(model), Some(adapter)) => model.reload(&adapter),
             (Live::Adapter(_), None) => Err(Error::internal("policy", "its network is no adapter any more")),
-            (Live::Whole(engine), _) => engine.reload(network.merged()?),
+            (Live::Whole(engine), _) => engine.reload(network),
         }
     }
 }
