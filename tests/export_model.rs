@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use salmon::config::Config;
+use salmon::export;
 use salmon::model::{ChatTemplate, Head, Message, Network, Tokenizer};
 use salmon::principle::{Library, Templates};
 use serde_json::{Value, json};
@@ -13,7 +15,7 @@ use super::cli_support::{ask, copy_of_tiny, salmon, tiny};
 use super::model_fixtures::distance;
 
 /// Runs the command; gives its folder.
-fn export(run: &str, model: &str, more: &[&str]) -> tempfile::TempDir {
+fn exported(run: &str, model: &str, more: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().display().to_string();
     let args = ["export", "model", "--run", run, "--out", &out, "--model", model];
@@ -46,7 +48,7 @@ fn texts(tokenizer: &Tokenizer) -> Vec<Tensor> {
 #[test]
 fn in_float32_a_model_gives_the_runs_logits_bit_for_bit() {
     for model in ["sft", "policy:brief"] {
-        let folder = export(tiny(), model, &["--dtype", "float32"]);
+        let folder = exported(tiny(), model, &["--dtype", "float32"]);
         let (found, wanted) = (open(folder.path()), open(&own(model)));
         for ids in texts(&Tokenizer::open(folder.path()).unwrap()) {
             assert!(found.log_probs(&ids).unwrap().equal(&wanted.log_probs(&ids).unwrap()), "{model}");
@@ -56,7 +58,7 @@ fn in_float32_a_model_gives_the_runs_logits_bit_for_bit() {
 
 #[test]
 fn the_default_is_bfloat16_and_near() {
-    let folder = export(tiny(), "policy:brief", &[]);
+    let folder = exported(tiny(), "policy:brief", &[]);
     let tensors = Tensor::read_safetensors(folder.path().join("model.safetensors")).unwrap();
     assert!(tensors.iter().all(|(_, tensor)| tensor.kind() == Kind::BFloat16));
     assert_eq!(read(folder.path(), "config.json")["torch_dtype"], "bfloat16");
@@ -68,7 +70,7 @@ fn the_default_is_bfloat16_and_near() {
 
 #[test]
 fn a_reward_model_is_a_classifier_that_knows_its_padding() {
-    let folder = export(tiny(), "reward", &["--dtype", "float32"]);
+    let folder = exported(tiny(), "reward", &["--dtype", "float32"]);
     let config = read(folder.path(), "config.json");
     assert_eq!(config["architectures"], json!(["LlamaForSequenceClassification"]));
     assert_eq!((&config["num_labels"], &config["pad_token_id"]), (&json!(1), &json!(0)));
@@ -81,9 +83,45 @@ fn a_reward_model_is_a_classifier_that_knows_its_padding() {
     }
 }
 
+#[tokio::test]
+async fn the_padding_is_that_of_the_tokenizer_and_else_the_end_token() {
+    let source = exported(tiny(), "reward", &["--dtype", "float32"]);
+    let (config, tokenizer) = (source.path().join("config.json"), source.path().join("tokenizer_config.json"));
+    let (plain, named) = (fs::read_to_string(&config).unwrap(), fs::read_to_string(&tokenizer).unwrap());
+    let without = (plain.replace("\"pad_token_id\": 0,", ""), named.replace(",\n  \"pad_token\": \"<pad>\"", ""));
+    for (texts, wanted) in [
+        ((plain.clone(), named.replace("\"<pad>\"", "\"<unk>\"")), (3, "<unk>")),
+        ((plain.clone(), named.clone()), (0, "<pad>")),
+        ((without.0, without.1), (2, "</s>")),
+    ] {
+        fs::write(&config, &texts.0).unwrap();
+        fs::write(&tokenizer, &texts.1).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let model = export::Model {
+            name: "reward",
+            network: open(source.path()),
+            tokenizer: &Tokenizer::open(source.path()).unwrap(),
+            templates: &Templates::load(None, &Library::default()).unwrap(),
+            chat_template: None,
+            reward_template: Some("reward"),
+        };
+        let about = export::Run {
+            url: tiny().into(),
+            config: Config::default(),
+            ancestry: export::Ancestry::default(),
+            manifest: None,
+        };
+        let form = export::Form::Merged { kind: Kind::Float, max_shard_size: u64::MAX };
+        let ctx = salmon::cli::sql::session(tiny()).await.unwrap();
+        export::write_model(&ctx, model, &form, about, out.path()).await.unwrap();
+        assert_eq!(read(out.path(), "config.json")["pad_token_id"], wanted.0);
+        assert_eq!(read(out.path(), "tokenizer_config.json")["pad_token"], wanted.1);
+    }
+}
+
 #[test]
 fn the_reward_template_and_the_tokenizer_give_the_rewards_of_salmon_score() {
-    let folder = export(tiny(), "reward", &["--dtype", "float32"]);
+    let folder = exported(tiny(), "reward", &["--dtype", "float32"]);
     let templates = Templates::load(Some(folder.path()), &Library::default()).unwrap();
     let (question, answer) = ("what is the dish of lumen ?", "the dish of lumen is rice .");
     let principles = json!([{"text": "the ai should be concise and stay brief"}]);
@@ -106,7 +144,7 @@ fn a_yes_no_head_exports_as_a_causal_model_with_its_tokens() {
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("head = \"linear\""));
     fs::write(&path, text.replace("head = \"linear\"", "head = \"yes_no\"")).unwrap();
-    let folder = export(&run, "reward", &[]);
+    let folder = exported(&run, "reward", &[]);
     let config = read(folder.path(), "config.json");
     assert_eq!(config["architectures"], json!(["LlamaForCausalLM"]));
     assert!(config.get("num_labels").is_none());
@@ -120,7 +158,7 @@ fn a_yes_no_head_exports_as_a_causal_model_with_its_tokens() {
 
 #[test]
 fn the_chat_template_is_the_layout_of_training() {
-    let folder = export(tiny(), "policy:brief", &[]);
+    let folder = exported(tiny(), "policy:brief", &[]);
     let tokenizer = Tokenizer::open(folder.path()).unwrap();
     let template = ChatTemplate::open(folder.path(), &tokenizer).unwrap();
     let trained = Templates::load(None, &Library::default()).unwrap();
@@ -138,7 +176,7 @@ fn the_chat_template_is_the_layout_of_training() {
 
 #[test]
 fn the_tokenizer_needs_no_class_of_the_model_type() {
-    let folder = export(tiny(), "sft", &[]);
+    let folder = exported(tiny(), "sft", &[]);
     let config = read(folder.path(), "tokenizer_config.json");
     assert_eq!(config["tokenizer_class"], "PreTrainedTokenizerFast");
     assert_eq!((&config["bos_token"], &config["eos_token"]), (&json!("<s>"), &json!("</s>")));
@@ -150,7 +188,7 @@ fn the_tokenizer_needs_no_class_of_the_model_type() {
 
 #[test]
 fn the_base_is_exported_with_its_own_bits() {
-    let folder = export(tiny(), "base", &[]);
+    let folder = exported(tiny(), "base", &[]);
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/pocket");
     let tensors = |folder: &Path| -> BTreeMap<String, Tensor> {
         Tensor::read_safetensors(folder.join("model.safetensors")).unwrap().into_iter().collect()
@@ -165,7 +203,7 @@ fn the_base_is_exported_with_its_own_bits() {
 
 #[test]
 fn the_card_has_lineage_principles_and_figures() {
-    let folder = export(tiny(), "policy:brief-kind", &[]);
+    let folder = exported(tiny(), "policy:brief-kind", &[]);
     let card = fs::read_to_string(folder.path().join("README.md")).unwrap();
     assert!(card.starts_with("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- salmon\n---\n"));
     for line in [

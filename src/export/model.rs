@@ -124,7 +124,8 @@ impl Settings {
         let config = model.network.config();
         let named = tokenizer.get("pad_token").or_else(|| special.get("pad_token"));
         let named = named.and_then(token_text).and_then(|text| model.tokenizer.token(text));
-        let mut pad = config.pad_token_id.or(named);
+        // Who pads is the tokenizer.
+        let mut pad = named.or(config.pad_token_id);
         let mut fields = Map::new();
         match model.network.head() {
             Head::None => {}
