@@ -37,7 +37,9 @@ fn every_form_gives_what_peft_gives() {
     for form in FORMS {
         let network = base.with_adapter(&recorded(form)).unwrap();
         let (found, expected) = (says(&network, &recorded_logits["ids"]), &recorded_logits[form]);
-        assert!(distance(&found, expected) < 3e-5, "{form}: {}", distance(&found, expected));
+        // peft's own f32 logits are up to 5e-5 from those it computes in f64: the drawn adapters are large.
+        let most = 2e-4;
+        assert!(distance(&found, expected) < most, "{form}: {} of {most}", distance(&found, expected));
         if form != "score" {
             assert!(distance(expected, &plain) > 0.05, "{form} changes nothing");
         }
@@ -50,7 +52,7 @@ fn every_form_gives_what_peft_gives() {
             Some(score) => hidden.select(1, -1).matmul(&score.squeeze_dim(0)),
             None => whole.logits(&hidden).unwrap(),
         };
-        assert!(distance(&found, expected) < 3e-5, "{form} merged: {}", distance(&found, expected));
+        assert!(distance(&found, expected) < most, "{form} merged: {} of {most}", distance(&found, expected));
     }
 }
 
