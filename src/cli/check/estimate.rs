@@ -99,9 +99,9 @@ impl Anatomy {
         4.0 * numbers * (4.0 + self.workers)
     }
 
-    /// Bytes of the activations of one micro-batch in every worker.
-    fn activations(&self, common: &Common, logits: bool) -> f64 {
-        let (c, tokens) = (&self.model, common.micro_batch_tokens as f64);
+    /// Bytes of the activations of one micro-batch in every worker; `batch` are the tokens of a whole step.
+    fn activations(&self, common: &Common, batch: f64, logits: bool) -> f64 {
+        let (c, tokens) = (&self.model, (common.micro_batch_tokens as f64).min(batch / self.workers));
         let (hidden, inner, heads) = (c.hidden_size as f64, c.intermediate_size as f64, self.heads());
         let keys = (c.num_key_value_heads * c.head_dim) as f64;
         // Residuals and norms; queries, keys, values, turned ones, what attention gives; gate, its function, up, product.
@@ -128,14 +128,15 @@ impl Anatomy {
     }
 
     /// Memory of a stage that trains.
-    fn training(&self, common: &Common, logits: bool) -> f64 {
+    fn training(&self, common: &Common, batch: f64, logits: bool) -> f64 {
         let base = if self.adapter > 0.0 { self.base } else { 0.0 };
-        base + self.trained() + self.activations(common, logits)
+        base + self.trained() + self.activations(common, batch, logits)
     }
 
     /// Memory of a PPO stage: policy and value train, the reference is read, rollouts come from an engine.
     fn ppo(&self, ppo: &Ppo, length: f64) -> f64 {
         let common = ppo.trainer.common();
+        let batch = ppo.trainer.batch_size.div_ceil(ppo.trainer.num_mini_batches) as f64 * length;
         let networks = match self.adapter > 0.0 {
             // Two that train, the reference and the reward model, on one base.
             true => self.base + 2.0 * self.trained() + 4.0 * 2.0 * self.adapter + self.engine(length),
@@ -147,27 +148,30 @@ impl Anatomy {
                     + 4.0 * self.dimensions.parameters() as f64
             }
         };
-        networks + self.activations(&common, true)
+        networks + self.activations(&common, batch, true)
     }
 
     /// What `stage` with this cost takes on `hardware`.
     pub(super) fn estimate(&self, stage: &str, cost: &Cost, config: &Config, hardware: &Hardware) -> Result<Estimate> {
         let policy = config.policies.iter().find(|policy| stage.strip_prefix("policy:") == Some(&policy.name));
         let ppo = policy.map(|policy| config.ppo_of(policy)).transpose()?;
-        let common = match (stage, &ppo) {
-            ("sft", _) => Some(config.sft.common()),
-            ("reward", _) => Some(config.reward.trainer.common()),
-            ("reward_pretraining", _) => config.reward_pretraining.as_ref().map(|p| p.trainer.common()),
-            (_, Some(ppo)) => Some(ppo.trainer.common()),
+        // The trainer, and the sequences of a step.
+        let trainer = match (stage, &ppo) {
+            ("sft", _) => Some((config.sft.common(), config.sft.batch_size)),
+            ("reward", _) => Some((config.reward.trainer.common(), 2 * config.reward.trainer.batch_size)),
+            ("reward_pretraining", _) => {
+                config.reward_pretraining.as_ref().map(|p| (p.trainer.common(), 2 * p.trainer.batch_size))
+            }
+            (_, Some(ppo)) => Some((ppo.trainer.common(), ppo.trainer.batch_size)),
             _ => None,
         };
-        let trained = self.trainer(cost, common.is_some_and(|common| common.gradient_checkpointing));
+        let trained = self.trainer(cost, trainer.is_some_and(|(common, _)| common.gradient_checkpointing));
         let forward = self.forward(cost.length).iter().sum::<f64>();
         let read = cost.read * forward + cost.read_logits * self.logits();
         let sampled = cost.sampled * (forward + self.logits());
-        let memory = match (&common, &ppo) {
+        let memory = match (&trainer, &ppo) {
             (_, Some(ppo)) => self.ppo(ppo, cost.length),
-            (Some(common), None) => self.training(common, stage == "sft"),
+            (Some((common, rows)), None) => self.training(common, *rows as f64 * cost.length, stage == "sft"),
             _ if cost.calls > 0 => self.engine(cost.length),
             _ => 0.0,
         };
