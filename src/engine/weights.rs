@@ -102,8 +102,8 @@ fn layer<'a>(config: &ModelConfig, l: usize, weights: &'a model::Layer) -> Resul
         weight: &linear.weight[first * hidden..(first + count) * hidden],
         bias: linear.bias.map(|bias| &bias[first..first + count]),
     };
-    let [query, key, value, output, gate, up, down] = match linears.as_slice() {
-        &[qkv, output, gate_up, down] => [
+    let [query, key, value, output, gate, up, down] = match *linears.as_slice() {
+        [qkv, output, gate_up, down] => [
             rows(qkv, 0, queries),
             rows(qkv, queries, keys),
             rows(qkv, queries + keys, keys),
@@ -112,7 +112,7 @@ fn layer<'a>(config: &ModelConfig, l: usize, weights: &'a model::Layer) -> Resul
             rows(gate_up, inner, inner),
             down,
         ],
-        &[query, key, value, output, gate, up, down] => [query, key, value, output, gate, up, down],
+        [query, key, value, output, gate, up, down] => [query, key, value, output, gate, up, down],
         _ => return Err(Error::internal("engine weights", "a layer has four or seven projections")),
     };
     let pair = |pair: &'a Option<[Tensor; 2]>| pair.as_ref().map(|pair| pair.each_ref().map(values));

@@ -171,7 +171,7 @@ impl WeightSource for PlainWeights {
                 return Ok(saved.f_to_kind(Kind::Float)?);
             }
             let weight = self.folder.tensor(name, shape, self.kind, Device::Cpu)?;
-            Ok(merged(&Matrix::Dense(weight), self.lora.as_ref(), name)?)
+            merged(&Matrix::Dense(weight), self.lora.as_ref(), name)
         })
     }
 }
