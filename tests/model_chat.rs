@@ -152,6 +152,10 @@ fn bos_is_added_once_and_only_where_the_folder_has_one() {
     assert_eq!(encode(None, "<s> the"), [1, 4], "the text has it already");
     assert_eq!(encode(Some(json!({"bos_token": {"content": "</s>"}})), "the"), [2, 4]);
     assert_eq!(encode(Some(json!({"bos_token": "<s>", "add_bos_token": false})), "the"), [4]);
+    // Qwen2 has none, SmolLM2 has one and does not put it first; both classes leave it to the post-processor.
+    assert_eq!(encode(Some(json!({"bos_token": null, "tokenizer_class": "Qwen2Tokenizer"})), "the"), [4]);
+    assert_eq!(encode(Some(json!({"bos_token": "<s>", "tokenizer_class": "GPT2Tokenizer"})), "the"), [4]);
+    assert_eq!(encode(Some(json!({"bos_token": "<s>", "tokenizer_class": "LlamaTokenizerFast"})), "the"), [1, 4]);
     assert_eq!(tokenizer(&words()).encode("the", true).unwrap(), [4]);
 }
 

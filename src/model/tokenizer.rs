@@ -31,6 +31,9 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
+/// The tokenizer classes of transformers that put `bos_token` first unless `add_bos_token` is false.
+const ADDS_BOS: [&str; 3] = ["Llama", "CodeLlama", "Gemma"];
+
 impl Tokenizer {
     /// Opens `tokenizer.json` of a folder. Where the folder also holds a `config.json`, every token id must be
     /// below the model's `vocab_size`.
@@ -74,7 +77,8 @@ impl Tokenizer {
     }
 
     /// The token before every document: `bos_token` of `tokenizer_config.json`, else `bos_token_id` of
-    /// `config.json`; none if `add_bos_token` is false.
+    /// `config.json`. None if `add_bos_token` is false or `bos_token` is null, and, as in transformers, for a
+    /// `tokenizer_class` that leaves it to the post-processor of `tokenizer.json` where that adds none.
     fn find_bos(&self, folder: &Path, config: Option<&ModelConfig>) -> Result<Option<u32>> {
         let path = folder.join("tokenizer_config.json");
         let from_config = config.and_then(|config| config.bos_token_id);
@@ -85,6 +89,12 @@ impl Tokenizer {
         if map.get("add_bos_token") == Some(&Value::Bool(false)) {
             return Ok(None);
         }
+        let class = map.get("tokenizer_class").and_then(Value::as_str);
+        let adds = map.get("add_bos_token") == Some(&Value::Bool(true))
+            || class.is_none_or(|class| ADDS_BOS.iter().any(|family| class.starts_with(family)));
+        if map.get("bos_token") == Some(&Value::Null) || !(adds || self.processor_adds_bos()?) {
+            return Ok(None);
+        }
         match map.get("bos_token").and_then(token_text) {
             None => Ok(from_config),
             Some(text) => match self.inner.token_to_id(text) {
@@ -92,6 +102,13 @@ impl Tokenizer {
                 None => Err(Error::model(path.display(), format!("bos_token: {text:?} is not in the vocabulary"))),
             },
         }
+    }
+
+    /// Whether the post-processor puts a token before every text.
+    fn processor_adds_bos(&self) -> Result<bool> {
+        let encoding = self.inner.encode_fast("", true);
+        let encoding = encoding.map_err(|e| Error::model(&self.place, "cannot encode a text").because(e))?;
+        Ok(!encoding.get_ids().is_empty())
     }
 
     /// The ids of `text`. With `add_bos`, the model's bos token stands first (once), if the model has one.
