@@ -149,6 +149,13 @@ fn gates_widen_in_a_stage_that_lasts() {
     assert_eq!([0, 3000, 4500, 6000].map(|step| curriculum.closed(step)), [1, 1, 0, 0]);
     (0..400).for_each(|_| curriculum.record(Kind::Lines, Some(5), 0.4));
     assert_eq!(curriculum.closed(1_000_000), 1);
+    // What the last stage does not teach is not taught later.
+    let all =
+        [Kind::ShortName, Kind::ShortPair, Kind::ShortDefinition, Kind::FullName, Kind::FullDefinition, Kind::FullPair];
+    all.into_iter().chain([Kind::Lines]).for_each(|kind| teach(&mut curriculum, kind, 0.1));
+    assert!([100, 200, 300].into_iter().all(|step| curriculum.advance(step)) && curriculum.stage() == 3);
+    (0..400).for_each(|_| curriculum.record(Kind::FullPair, Some(5), 0.36));
+    assert_eq!(curriculum.closed(1_000_000), 1);
 }
 
 #[test]

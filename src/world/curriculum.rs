@@ -120,8 +120,8 @@ const LEAST: f64 = 0.02;
 const STAGE_STEPS: usize = 100;
 /// Gates are looked at every so many steps.
 const GATE_STEPS: usize = 10;
-/// Steps of a stage after which its gates begin to widen: some seeds stay just above a gate for as long as the tokens
-/// last, and learn the rest from the documents of the next stage.
+/// Steps of a stage after which its gates begin to widen, but for the last stage: some seeds stay just above a gate for
+/// as long as the tokens last, and can learn the rest from the documents of the next stage.
 const PATIENCE: usize = 3000;
 /// How much wider gates are after twice as many steps, and from then on.
 const WIDENING: f64 = 0.35;
@@ -214,7 +214,8 @@ impl Curriculum {
     pub fn closed(&self, step: usize) -> usize {
         let Some(stage) = STAGES.get(self.stage) else { return 0 };
         let waited = step.saturating_sub(self.since + PATIENCE) as f64 / PATIENCE as f64;
-        let width = 1.0 + WIDENING * waited.min(1.0);
+        // After the last stage there is no next one to learn it in.
+        let width = if self.stage + 1 < STAGES.len() { 1.0 + WIDENING * waited.min(1.0) } else { 1.0 };
         let is_high = |gate: &Gate, p: usize| {
             let slack =
                 if gate.principles.len() == ALL.len() && PRINCIPLES[p] == "Concise" { CONCISE_SLACK } else { 1.0 };
