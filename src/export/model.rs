@@ -173,6 +173,8 @@ impl Settings {
                 fill(name, json!(text));
             }
         }
+        // What training did; the class alone would leave it to the post-processor.
+        fill("add_bos_token", json!(model.tokenizer.bos().is_some()));
         // One layout, and that is the file's.
         if model.chat_template.is_some() {
             map.shift_remove("chat_template");
