@@ -120,11 +120,6 @@ const LEAST: f64 = 0.02;
 const STAGE_STEPS: usize = 100;
 /// Gates are looked at every so many steps.
 const GATE_STEPS: usize = 10;
-/// Steps of a stage after which its gates begin to widen, but for the last stage: some seeds stay just above a gate for
-/// as long as the tokens last, and can learn the rest from the documents of the next stage.
-const PATIENCE: usize = 3000;
-/// How much wider gates are after twice as many steps, and from then on.
-const WIDENING: f64 = 0.35;
 /// Answers of nearly one length cannot be told apart, so Concise may keep a higher loss.
 const CONCISE_SLACK: f64 = 1.6;
 /// Decay of the running means: verdicts, prose.
@@ -169,7 +164,7 @@ impl Curriculum {
         let before = self.stage;
         if self.stage < STAGES.len() {
             let due = step >= self.since + STAGE_STEPS && step.is_multiple_of(GATE_STEPS);
-            if due && self.closed(step) == 0 {
+            if due && self.closed() == 0 {
                 self.stage += 1;
                 self.since = step;
             } else if self.tokens > self.options.max_tokens.saturating_sub(self.options.final_tokens) {
@@ -210,16 +205,13 @@ impl Curriculum {
         self.stage
     }
 
-    /// How many losses still keep the stage's gates closed; `step` steps are behind.
-    pub fn closed(&self, step: usize) -> usize {
+    /// How many losses still keep the stage's gates closed.
+    pub fn closed(&self) -> usize {
         let Some(stage) = STAGES.get(self.stage) else { return 0 };
-        let waited = step.saturating_sub(self.since + PATIENCE) as f64 / PATIENCE as f64;
-        // After the last stage there is no next one to learn it in.
-        let width = if self.stage + 1 < STAGES.len() { 1.0 + WIDENING * waited.min(1.0) } else { 1.0 };
         let is_high = |gate: &Gate, p: usize| {
             let slack =
                 if gate.principles.len() == ALL.len() && PRINCIPLES[p] == "Concise" { CONCISE_SLACK } else { 1.0 };
-            self.loss(gate.kind, p).is_none_or(|loss| loss > gate.below * slack * width)
+            self.loss(gate.kind, p).is_none_or(|loss| loss > gate.below * slack)
         };
         stage.gates.iter().map(|gate| gate.principles.iter().filter(|&&p| is_high(gate, p)).count()).sum()
     }

@@ -147,7 +147,7 @@ impl Pretraining {
         }
         let mut metrics = done.metrics;
         metrics.push(("stage", self.curriculum.stage() as f64));
-        metrics.push(("gates/closed", self.curriculum.closed(step + 1) as f64));
+        metrics.push(("gates/closed", self.curriculum.closed() as f64));
         if (step + 1).is_multiple_of(REPORT) {
             self.report(&mut metrics);
         }
