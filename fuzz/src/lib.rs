@@ -106,7 +106,7 @@ pub fn model_config(bytes: &[u8]) {
     };
     write(folder.join("config.json"), config);
     write(folder.join("generation_config.json"), generation);
-    judge(|| ModelConfig::open(folder).map(|config| config.inverse_frequencies()));
+    judge(|| ModelConfig::open(folder).map(|config| config.projections()));
     judge(|| inspect(folder));
 }
 
