@@ -56,7 +56,7 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    pub(super) fn new(model: &Model<'_>, form: &Form, pad: Option<u32>) -> Self {
+    pub(super) fn new(model: &Model<'_>, form: &Form, pad: Option<u32>) -> Result<Self> {
         let (head, yes, no) = match model.network.head() {
             Head::None => ("causal", None, None),
             Head::Linear => ("classifier", None, None),
@@ -71,7 +71,7 @@ impl Weights {
             Form::Adapter { base } => Some(base.clone()),
             Form::Merged { .. } => None,
         };
-        Weights {
+        Ok(Weights {
             name: model.name.to_string(),
             head,
             dtype,
@@ -82,10 +82,10 @@ impl Weights {
             no,
             pad,
             has_bos: model.tokenizer.bos().is_some(),
-            parameters: model.network.parameters(),
+            parameters: model.network.parameters()?,
             chat: model.chat_template.is_some(),
             reward: model.reward_template.is_some(),
-        }
+        })
     }
 }
 

@@ -63,7 +63,7 @@ pub async fn write_model(
     folder: &Path,
 ) -> Result<()> {
     let settings = Settings::of(&model)?;
-    let card = card::Weights::new(&model, form, settings.pad);
+    let card = card::Weights::new(&model, form, settings.pad)?;
     let (tokenizer, chat) = (settings.tokenizer_config(&model)?, settings.chat_template(&model)?);
     let reward = model.reward_template.and_then(|name| model.templates.source(name)).map(str::to_string);
     save(model, form, &settings, folder)?;

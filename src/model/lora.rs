@@ -100,16 +100,6 @@ impl Lora {
         Ok(Lora { config: lora.clone(), layers, embedding, lm_head })
     }
 
-    /// How many numbers an adapter has, without the reward head.
-    pub(crate) fn parameters(lora: &LoraConfig, model: &ModelConfig) -> Result<u64> {
-        let mut count = 0;
-        Lora::build(lora, model, |_, shape| {
-            count += shape.iter().product::<i64>() as u64;
-            Ok(Tensor::new())
-        })?;
-        Ok(count)
-    }
-
     /// A fresh adapter: `A` from U(-1/sqrt(in), 1/sqrt(in)) (Kaiming-uniform with slope sqrt(5), as PEFT has it),
     /// drawn by tensor name; `B` zero, and copies of the saved modules of `base`, so that it changes nothing yet.
     pub(crate) fn fresh(

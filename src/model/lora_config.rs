@@ -5,6 +5,7 @@
 
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
+use tch::Tensor;
 
 use super::config::ModelConfig;
 use super::lora::Lora;
@@ -122,7 +123,12 @@ impl LoraConfig {
     /// # Errors
     /// A configuration error where the targets do not fit the model.
     pub fn parameters(&self, model: &ModelConfig) -> Result<u64> {
-        Lora::parameters(self, model)
+        let mut count = 0;
+        Lora::build(self, model, |_, shape| {
+            count += shape.iter().product::<i64>() as u64;
+            Ok(Tensor::new())
+        })?;
+        Ok(count)
     }
 
     /// Whether a module is trained as a whole.

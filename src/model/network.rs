@@ -323,10 +323,18 @@ impl Network {
         self.kind
     }
 
-    /// Numbers in the weights and the score head, without an adapter's.
-    pub fn parameters(&self) -> u64 {
-        let weights = self.weights.named().into_iter().map(|(_, tensor)| tensor.numel() as u64).sum::<u64>();
-        weights + self.score.as_ref().map_or(0, |score| score.numel() as u64)
+    /// Numbers in the weights and the score head, without an adapter's, however the weights are held.
+    ///
+    /// # Errors
+    /// None that an open model can have.
+    pub fn parameters(&self) -> Result<u64> {
+        let mut count = self.score.as_ref().map_or(0, |score| score.numel() as u64);
+        let plain = Quantizer::new(QuantizationConfig::default(), Device::Cpu);
+        Weights::build(self.config(), self.weights.lm_head.is_some(), &plain, |_, shape| {
+            count += shape.iter().product::<i64>() as u64;
+            Ok(Tensor::new())
+        })?;
+        Ok(count)
     }
 
     /// Where the weights lie.
