@@ -1,24 +1,11 @@
 -- preferences: judgments become labelled pairs under drawn principles (section 2 of the method).
--- In:  judgments, principles, held_out (combinations kept out of training).
--- Out: one row per pair and pass, kept or with the reason why not. Every constant is a parameter.
-with scores as (
-  select principle, score_ab as score from judgments where split = 'train'
-  union all
-  select principle, score_ba as score from judgments where split = 'train'
-),
--- Population variance. Sums of decimals are exact, so its bits do not depend on the order in which rows arrive.
-means as (
-  select principle, cast(sum(cast(score as decimal(38, 18))) as double) / count(*) as mean from scores group by principle
-),
-variances as (
-  select s.principle,
-    cast(sum(cast((s.score - m.mean) * (s.score - m.mean) as decimal(38, 18))) as double) / count(*) as variance
-  from scores s join means m on m.principle = s.principle
-  group by s.principle
-),
+-- In:  judgments, a part of them in which every pair is whole; variances (sql/variances.sql), over all of them; principles;
+--      held_out (combinations kept out of training).
+-- Out: one row per pair and pass, kept or with the reason why not. Every constant is a parameter. Texts join at the end:
+--      what is drawn, sorted and grouped are ids and scores.
 -- s_p = mean of both orders / variance_p where the orders agree, else 0.
-normalised as (
-  select j.*, c.definition, c.negative_definition,
+with normalised as (
+  select j.prompt_id, j.sample_1, j.sample_2, j.principle, j.verdict, c.definition, c.negative_definition,
     case when j.verdict in ('tie', 'unread') or coalesce(v.variance, 0) = 0 then 0.0
          else (j.score_ab + j.score_ba) / 2 / v.variance end as s
   from judgments j
@@ -53,14 +40,22 @@ shown as (
   where place <= count
 ),
 grouped as (
-  select prompt_id, sample_1, sample_2, pass, instruction, language, split, response_1, response_2,
+  select prompt_id, sample_1, sample_2, pass,
     array_agg(named_struct('name', principle, 'negated', negated, 'text', text, 'score', score) order by place) as principles,
     array_agg(principle order by place) as names,
     first_value(principle order by abs(score) desc, place) as dominant,
     first_value(score order by abs(score) desc, place) as score,
     bool_or(verdict = 'unread') as unread
   from shown
-  group by prompt_id, sample_1, sample_2, pass, instruction, language, split, response_1, response_2
+  group by prompt_id, sample_1, sample_2, pass
+),
+-- Each pair once, by the first of its principles.
+firsts as (
+  select prompt_id, sample_1, sample_2, min(principle) as principle from judgments group by prompt_id, sample_1, sample_2
+),
+texts as (
+  select j.* from judgments j join firsts f on f.prompt_id = j.prompt_id
+    and f.sample_1 = j.sample_1 and f.sample_2 = j.sample_2 and f.principle = j.principle
 ),
 kept_out as (
   select distinct g.prompt_id, g.sample_1, g.sample_2, g.pass
@@ -69,13 +64,15 @@ kept_out as (
 ),
 -- Rules that know better than the judge: boilerplate and the wrong language lose.
 ruled as (
-  select g.*, k.pass is not null as held_out,
-    $language_rule and detect_language(g.response_1) <> g.language as wrong_1,
-    $language_rule and detect_language(g.response_2) <> g.language as wrong_2,
-    strpos(g.response_1, $boilerplate) > 0 as boiler_1,
-    strpos(g.response_2, $boilerplate) > 0 as boiler_2,
+  select g.*, t.instruction, t.language, t.split, t.response_1, t.response_2, k.pass is not null as held_out,
+    $language_rule and detect_language(t.response_1) <> t.language as wrong_1,
+    $language_rule and detect_language(t.response_2) <> t.language as wrong_2,
+    strpos(t.response_1, $boilerplate) > 0 as boiler_1,
+    strpos(t.response_2, $boilerplate) > 0 as boiler_2,
     uniform($seed, 'boilerplate', g.pass, g.prompt_id, g.sample_1, g.sample_2) < $boilerplate_rate as boiler_loses
-  from grouped g left join kept_out k
+  from grouped g
+    join texts t on t.prompt_id = g.prompt_id and t.sample_1 = g.sample_1 and t.sample_2 = g.sample_2
+    left join kept_out k
     on k.prompt_id = g.prompt_id and k.sample_1 = g.sample_1 and k.sample_2 = g.sample_2 and k.pass = g.pass
 ),
 labelled as (

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::DataType;
 use salmon::draw::key;
-use salmon::query::Params;
 use salmon::query::functions::detect_language;
+use salmon::query::{Params, register_batches};
 use serde_json::{Value, json};
 
 use crate::sql_support::{Bench, Rows, chi_square, chi_square_bound, close, columns, list, schema, uniform};
 
 const SQL: &str = include_str!("../sql/preferences.sql");
+const VARIANCES: &str = include_str!("../sql/variances.sql");
 
 const ENGLISH: &str = "This is a perfectly ordinary answer that everybody can read without any trouble at all";
 const SPANISH: &str = "¿Cuándo llegará el niño mañana? Quizás después de comer con sus compañeros y su señora, no sé";
@@ -103,12 +104,13 @@ async fn aggregate_on(pairs: &[Pair], c: &Constants, partitions: usize) -> Rows 
         .with("boilerplate", c.boilerplate)
         .with("boilerplate_rate", c.boilerplate_rate)
         .with("language_rule", c.language_rule);
-    Bench::new(&[], &[], partitions)
+    let bench = Bench::new(&[], &[], partitions)
         .table("judgments", schema("judgments"), &judgments)
         .table("principles", schema("principles"), &principles)
-        .table("held_out", columns(&[("ordinal", DataType::Int64), ("principles", list(DataType::Utf8))]), &held)
-        .run(SQL, &params)
-        .await
+        .table("held_out", columns(&[("ordinal", DataType::Int64), ("principles", list(DataType::Utf8))]), &held);
+    let variances = bench.run(VARIANCES, &Params::new()).await.0;
+    register_batches(&bench.context, "variances", variances.schema(), vec![variances]).unwrap();
+    bench.run(SQL, &params).await
 }
 
 async fn aggregate(pairs: &[Pair], constants: &Constants) -> Rows {

@@ -12,18 +12,32 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::files::{data_files, file_table};
+use super::known::Known;
 use super::rows::register;
 use super::settings::Settings;
 use super::setup::Setup;
-use crate::stage::{Job, Stage};
+use crate::stage::{self, Job, Stage};
 use crate::store::{Artifact, Lineage};
 use crate::{Error, Result, query, table};
 
 /// Driver rows per shard: what a kill can cost.
 const SHARD_ROWS: u64 = 256;
+/// Shards at most, each one reads the driver table, so their number must not grow with it as it is ...
+const SHARDS: u64 = 200;
+/// ... until a shard has so many rows, for what comes of a shard is in memory at once when it is aggregated.
+const LARGE_SHARD_ROWS: u64 = 25_000;
 
 /// Registers what a statement reads besides the job's inputs.
 type Extra = Arc<dyn Fn(&SessionContext) -> Result<()> + Send + Sync>;
+
+/// What cuts a statement's work into shards.
+#[derive(Clone, Copy)]
+pub(super) enum Driver {
+    /// `$shard` of `$shards`, by a hash of the row; the rows of this table say how many.
+    Rows(&'static str),
+    /// One for each part of this table, which is bound in place of the table.
+    Parts(&'static str),
+}
 
 /// A stage that is one statement.
 pub(super) struct Statement {
@@ -33,9 +47,13 @@ pub(super) struct Statement {
     pub(super) settings: Settings,
     pub(super) templates: Vec<String>,
     pub(super) models: Vec<&'static str>,
-    /// The table whose rows decide the number of shards.
-    pub(super) driver: Option<&'static str>,
+    /// What cuts it into shards, where something does.
+    pub(super) driver: Option<Driver>,
+    /// A small table, by name and statement, that is made of the whole inputs before.
+    pub(super) before: Option<(&'static str, &'static str)>,
     pub(super) extra: Option<Extra>,
+    /// Where rows that earlier versions hold are found.
+    pub(super) known: Option<Known>,
     /// What the extra tables hold, for the lineage.
     pub(super) parameters: Vec<(&'static str, Value)>,
 }
@@ -50,7 +68,9 @@ impl Statement {
             templates: vec![],
             models: vec![],
             driver: None,
+            before: None,
             extra: None,
+            known: None,
             parameters: vec![],
         }
     }
@@ -58,34 +78,75 @@ impl Statement {
     fn stage(self, setup: &Arc<Setup>) -> Result<Stage> {
         let mut lineage = setup.lineage(self.sql, &self.settings, &self.templates)?;
         lineage.parameters.extend(self.parameters.iter().map(|(name, value)| (name.to_string(), value.clone())));
+        if let Some((name, sql)) = self.before {
+            lineage.parameters.insert(format!("{name}_sql"), sql.into());
+        }
         let mut inputs: Vec<Artifact> = self.inputs.iter().map(|name| Artifact::table(*name)).collect();
         for model in &self.models {
             setup.uses(if *model == "judge" { &setup.config.judge.model } else { model }, &mut inputs, &mut lineage);
         }
         let (setup, statement) = (Arc::clone(setup), Arc::new(self));
         let output = Artifact::table(statement.name);
-        Ok(Stage::new(statement.name, inputs, vec![output], lineage, move |job| {
+        let (name, previewed) = (statement.name, (Arc::clone(&setup), Arc::clone(&statement)));
+        let stage = Stage::new(name, inputs, vec![output], lineage, move |job| {
             let (setup, statement) = (Arc::clone(&setup), Arc::clone(&statement));
             async move { statement.run(&setup, &job).await }
+        });
+        if previewed.1.known.is_none() {
+            return Ok(stage);
+        }
+        Ok(stage.with_preview(move |job| {
+            let (setup, statement) = previewed.clone();
+            async move {
+                let (ctx, _models) = setup.session(&job, &[]).await?;
+                statement.bind(&ctx, &job).await
+            }
         }))
+    }
+
+    /// Registers what the statement reads besides the job's inputs; gives what of its rows is known.
+    async fn bind(&self, ctx: &SessionContext, job: &Job) -> Result<Option<stage::Known>> {
+        if let Some(extra) = &self.extra {
+            extra(ctx)?;
+        }
+        match &self.known {
+            Some(known) => known.register(ctx, job, self.name, &self.settings).await,
+            None => Ok(None),
+        }
     }
 
     async fn run(&self, setup: &Arc<Setup>, job: &Job) -> Result<()> {
         let (ctx, _models) = setup.session(job, &self.models).await?;
-        if let Some(extra) = &self.extra {
-            extra(&ctx)?;
+        if let Some(known) = self.bind(&ctx, job).await? {
+            job.known(known);
         }
-        let Some(driver) = self.driver else {
-            let rows = query::sql(&ctx, self.sql, &self.settings.params()).await?.execute_stream().await?;
-            job.write_table(self.name, rows).await?;
-            return Ok(());
+        if let Some((name, sql)) = self.before {
+            let rows = query::sql(&ctx, sql, &Settings::default().params()).await?.cache().await?;
+            ctx.register_table(name, rows.into_view())?;
+        }
+        let count = match self.driver {
+            None => {
+                let rows = query::sql(&ctx, self.sql, &self.settings.params()).await?.execute_stream().await?;
+                job.write_table(self.name, rows).await?;
+                return Ok(());
+            }
+            Some(Driver::Rows(table)) => {
+                let rows = job.rows(table)?;
+                rows.div_ceil(SHARD_ROWS).clamp(1, SHARDS.max(rows / LARGE_SHARD_ROWS))
+            }
+            Some(Driver::Parts(table)) => job.parts(table)? as u64,
         };
-        let count = job.rows(driver)?.div_ceil(SHARD_ROWS).max(1);
         let shards = job.shards(self.name, count as usize).await?;
         job.advance(shards.done() as u64, Some(count), "shards");
         for shard in shards.missing() {
             job.stop().check(format!("stage {}", self.name))?;
-            let settings = self.settings.clone().with("shard", shard as i64).with("shards", count as i64);
+            let settings = match self.driver {
+                Some(Driver::Parts(table)) => {
+                    job.bind_part(&ctx, table, shard)?;
+                    self.settings.clone()
+                }
+                _ => self.settings.clone().with("shard", shard as i64).with("shards", count as i64),
+            };
             let rows = query::sql(&ctx, self.sql, &settings.params()).await?.execute_stream().await?;
             let stop = job.stop().clone();
             let place = format!("stage {}", self.name);
@@ -118,6 +179,13 @@ impl Setup {
             }
         }
         lineage.models.extend(self.base_models());
+        // The same weights answer otherwise in another number format or on another device.
+        let mut how = self.model_json();
+        if let Some(how) = how.as_object_mut() {
+            how.retain(|key, _| ["dtype", "device", "quantization_config"].contains(&key.as_str()));
+        }
+        // A trainer has put all of `[model]` there.
+        lineage.parameters.entry("model").or_insert(how);
         if model != "base" && !inputs.contains(&Artifact::model(model)) {
             inputs.push(Artifact::model(model));
         }
@@ -212,7 +280,13 @@ pub(super) fn demonstrations(setup: &Arc<Setup>) -> Result<Stage> {
     Statement {
         templates: vec![template],
         models: vec!["base"],
-        driver: Some("prompts"),
+        driver: Some(Driver::Rows("prompts")),
+        known: Some(Known {
+            view: include_str!("../../sql/known/demonstrations.sql"),
+            count: include_str!("../../sql/known/demonstrations_count.sql"),
+            free: &["prompts", "samples"],
+            seeded: true,
+        }),
         parameters: vec![("rules", Value::Array(rules)), ("exemplars", Value::Array(exemplars))],
         ..Statement::new("demonstrations", include_str!("../../sql/demonstrations.sql"), &["prompts"], settings)
     }
@@ -239,7 +313,13 @@ pub(super) fn responses(setup: &Arc<Setup>) -> Result<Stage> {
     Statement {
         templates: vec![template],
         models: vec!["sft"],
-        driver: Some("prompts"),
+        driver: Some(Driver::Rows("prompts")),
+        known: Some(Known {
+            view: include_str!("../../sql/known/responses.sql"),
+            count: include_str!("../../sql/known/responses_count.sql"),
+            free: &["prompts", "test_prompts", "rounds", "samples", "min_chars", "drop_unfinished"],
+            seeded: true,
+        }),
         ..Statement::new("responses", include_str!("../../sql/responses.sql"), &["prompts"], settings)
     }
     .stage(setup)
@@ -265,8 +345,14 @@ pub(super) fn judgments(setup: &Arc<Setup>) -> Result<Stage> {
     Statement {
         templates: vec![template],
         models: vec!["judge"],
-        driver: Some("pairs"),
+        driver: Some(Driver::Rows("pairs")),
         extra: Some(principle_table(setup)),
+        known: Some(Known {
+            view: include_str!("../../sql/known/judgments.sql"),
+            count: include_str!("../../sql/known/judgments_count.sql"),
+            free: &["judge_set", "principles"],
+            seeded: false,
+        }),
         parameters: vec![("principles", json!(setup.set_rows(set)?))],
         ..Statement::new("judgments", include_str!("../../sql/judgments.sql"), &["pairs"], settings)
     }
@@ -295,6 +381,8 @@ pub(super) fn preferences(setup: &Arc<Setup>) -> Result<Stage> {
             principles(ctx)?;
             held_out_table(&tables, ctx)
         })),
+        driver: Some(Driver::Parts("judgments")),
+        before: Some(("variances", include_str!("../../sql/variances.sql"))),
         parameters: vec![("principles", json!(setup.set_rows(&p.aggregate_set)?)), ("held_out", json!(p.held_out))],
         ..Statement::new("preferences", include_str!("../../sql/preferences.sql"), &["judgments"], settings)
     }

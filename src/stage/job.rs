@@ -13,9 +13,9 @@ use arrow::array::RecordBatch;
 use datafusion::prelude::SessionContext;
 use futures::{Stream, StreamExt};
 
-use super::{Progress, Stop};
+use super::{Known, Progress, Stop};
 use crate::store::{
-    self, Artifact, Checkpoints, FileEntry, Kind, Limits, Lineage, Manifest, Shards, Store, TableSink, Version,
+    self, Artifact, Checkpoints, Earlier, FileEntry, Kind, Limits, Lineage, Manifest, Shards, Store, TableSink, Version,
 };
 use crate::table::{self, Table};
 use crate::{Error, Result};
@@ -32,6 +32,8 @@ pub struct Job {
     pub(super) stop: Stop,
     pub(super) progress: Arc<dyn Progress>,
     pub(super) cache: PathBuf,
+    /// Other runs whose versions and rows may be taken.
+    pub(super) others: Vec<Store>,
 }
 
 impl Job {
@@ -60,6 +62,24 @@ impl Job {
         self.progress.advanced(self.stage(), done, total, unit);
     }
 
+    /// Says how many of a stage's rows are known from earlier versions.
+    pub fn known(&self, known: Known) {
+        self.progress.known(self.stage(), known);
+    }
+
+    /// Versions of output table `name` that are committed already, in this run and in those it may take from, and
+    /// whose lineage `fits`. The rows of a stage must not depend on them: they are a way to them that is shorter.
+    ///
+    /// # Errors
+    /// As [`store::earlier`].
+    pub async fn earlier(&self, name: &str, fits: impl Fn(&Lineage) -> bool) -> Result<Vec<Earlier>> {
+        let artifact = Artifact::table(name);
+        let own = self.output(&artifact)?;
+        let stores: Vec<Store> = std::iter::once(&self.store).chain(&self.others).cloned().collect();
+        let found = store::earlier(&stores, &artifact, fits).await?;
+        Ok(found.into_iter().filter(|other| other.manifest.fingerprint != own.fingerprint()).collect())
+    }
+
     /// The versions of an input; more than one for a table that several stages make.
     ///
     /// # Errors
@@ -86,6 +106,30 @@ impl Job {
             store::bind(ctx, &self.store, &declared(&artifact.name)?, manifests)?;
         }
         Ok(())
+    }
+
+    /// How many parts an input table has.
+    ///
+    /// # Errors
+    /// As [`Job::input`].
+    pub fn parts(&self, table: &str) -> Result<usize> {
+        Ok(self.input(&Artifact::table(table))?.iter().map(|manifest| manifest.files.len()).sum())
+    }
+
+    /// Registers part `number` of an input table under its name, in place of the whole table.
+    ///
+    /// # Errors
+    /// As [`Job::input`] and [`store::bind`].
+    pub fn bind_part(&self, ctx: &SessionContext, table: &str, number: usize) -> Result<()> {
+        let mut before = 0;
+        for manifest in self.input(&Artifact::table(table))? {
+            if let Some(file) = number.checked_sub(before).and_then(|index| manifest.files.get(index)) {
+                let part = Manifest { files: vec![file.clone()], ..manifest.clone() };
+                return store::bind(ctx, &self.store, &declared(table)?, &[part]);
+            }
+            before += manifest.files.len();
+        }
+        Err(Error::internal(format!("table {table}"), format!("has no part {number}")))
     }
 
     /// Registers rows `range` (from 0) of an input table under its name, in place of the whole table: the driver
