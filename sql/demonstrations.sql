@@ -11,11 +11,19 @@ chosen as (
   where ($prompts = 0 or draw <= $prompts)
     and cast(floor(uniform(0, 'shard', prompt_id) * $shards) as bigint) = $shard
 ),
+wanted as (
+  select prompt_id, instruction, sample from chosen cross join (select unnest(range(0, $samples)) as sample)
+),
+known as (
+  select * from known_demonstrations where cast(floor(uniform(0, 'shard', prompt_id) * $shards) as bigint) = $shard
+),
+-- Only what no earlier version holds is sampled.
 asked as (
-  select prompt_id, instruction, sample,
-    render($self_align_template, named_struct('instruction', instruction,
-      'pick', cast(floor(uniform($seed, 'exemplar', prompt_id, sample) * 1000000) as bigint))) as prompt
-  from chosen cross join (select unnest(range(0, $samples)) as sample)
+  select w.prompt_id, w.instruction, w.sample,
+    render($self_align_template, named_struct('instruction', w.instruction,
+      'pick', cast(floor(uniform($seed, 'exemplar', w.prompt_id, w.sample) * 1000000) as bigint))) as prompt
+  from wanted w left anti join known k
+    on k.prompt_id = w.prompt_id and k.instruction = w.instruction and k.sample = w.sample
 ),
 answered as (
   select prompt_id, instruction, sample,
@@ -38,8 +46,7 @@ cut as (
   select prompt_id, instruction, sample, answer, thoughts, btrim(cut_repetition(cut_at(body, $stop)), E' \t\r\n') as response
   from parted
 )
-select prompt_id, instruction, sample, thoughts, response,
-  drop_reason is null as kept, drop_reason
+select prompt_id, instruction, sample, thoughts, response, drop_reason is null as kept, drop_reason
 from (
   select *,
     case
@@ -51,4 +58,7 @@ from (
     end as drop_reason
   from cut
 )
+union all
+select w.prompt_id, w.instruction, w.sample, k.thoughts, k.response, k.kept, k.drop_reason
+from wanted w join known k on k.prompt_id = w.prompt_id and k.instruction = w.instruction and k.sample = w.sample
 order by prompt_id, sample

@@ -56,6 +56,7 @@ mod query_tokenizers;
 mod random_llama;
 mod real_shapes;
 mod real_support;
+mod reuse;
 mod sql_demonstrations;
 mod sql_judgments;
 mod sql_pairs;

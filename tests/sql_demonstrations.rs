@@ -58,7 +58,9 @@ async fn answers_are_parted_cut_and_dropped_as_in_a_loop() {
     let (toy, prompts) = (Toy { texts: TEXTS.to_vec() }, prompts());
     let stop: Vec<String> = ["### User", "## Example"].map(String::from).to_vec();
     let sampling = Sampling { temperature: 0.5, top_p: 1.0, top_k: 0, max_tokens: 60, stop };
-    let bench = Bench::new(&["base"], &TEXTS, 3).table("prompts", schema("prompts"), &prompt_rows(&prompts));
+    let bench = Bench::new(&["base"], &TEXTS, 3)
+        .table("prompts", schema("prompts"), &prompt_rows(&prompts))
+        .nothing_known("demonstrations", &[]);
     let mut reasons: BTreeMap<Option<&str>, usize> = BTreeMap::new();
     let mut thoughts_seen = 0;
     for (marker, take, shards) in [(MARKER, 0, 2), ("", 0, 1), (MARKER, 5, 1)] {

@@ -49,6 +49,7 @@ fn bench(pairs: &[Pair], partitions: usize) -> Bench {
     Bench::new(&["judge"], &[], partitions)
         .table("pairs", schema("pairs"), &pairs.iter().map(pair).collect::<Vec<Value>>())
         .table("principles", schema("principles"), &PRINCIPLES.iter().map(principle).collect::<Vec<Value>>())
+        .nothing_known("judgments", &["definition"])
 }
 
 fn params(query: i64, response: i64, part: i64, shards: i64) -> Params {

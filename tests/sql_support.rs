@@ -164,6 +164,14 @@ impl Bench {
         register_batches(&self.context, name, schema, batches).unwrap();
     }
 
+    /// Table `known_<table>` without rows; `key` are text columns beyond those of the table.
+    pub fn nothing_known(self, table: &str, key: &[&str]) -> Self {
+        let mut fields = schema(table).fields().to_vec();
+        fields.extend(key.iter().map(|name| Arc::new(Field::new(*name, DataType::Utf8, true))));
+        register_batches(&self.context, &format!("known_{table}"), Arc::new(Schema::new(fields)), vec![]).unwrap();
+        self
+    }
+
     pub async fn run(&self, text: &str, params: &Params) -> Rows {
         let frame = sql(&self.context, text, params).await.unwrap();
         let schema = Arc::new(frame.schema().as_arrow().clone());

@@ -38,6 +38,7 @@ fn graph(prompts: Lineage) -> Graph {
 fn why(planned: &[Planned]) -> Vec<(&str, &str)> {
     let state = |p: &'_ Planned| match &p.state {
         State::Cached => "cached".to_string(),
+        State::Copy(from) => format!("copied from {from}"),
         State::Run(why) => why.clone(),
     };
     planned.iter().map(|p| (p.stage.as_str(), &*state(p).leak())).collect()
@@ -147,7 +148,7 @@ async fn stages_are_selected_with_what_they_need_and_forced_by_name() {
     let options = |select: &[&str], force: &[&str]| Options {
         select: select.iter().map(|s| s.to_string()).collect(),
         force: force.iter().map(|s| s.to_string()).collect(),
-        cache: None,
+        ..Options::default()
     };
     let planned = run(&graph, &store, &options(&["sft"], &[])).await.unwrap();
     assert_eq!(planned.iter().map(|p| p.stage.as_str()).collect::<Vec<_>>(), ["prompts", "pairs", "sft"]);

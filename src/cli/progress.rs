@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::stage::Progress;
+use crate::stage::{Known, Progress};
 
 /// How often a plain line is printed while a stage runs.
 const EVERY: Duration = Duration::from_secs(10);
@@ -54,6 +54,12 @@ impl Progress for Bars {
         bar.set_message(why.to_string());
         bar.enable_steady_tick(Duration::from_millis(120));
         self.replace(Some(bar));
+    }
+
+    fn known(&self, stage: &str, known: Known) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            bar.println(format!("{stage}: {known}"));
+        }
     }
 
     fn advanced(&self, _stage: &str, done: u64, total: Option<u64>, unit: &str) {
@@ -134,6 +140,10 @@ impl Progress for Lines {
             (inner.first, inner.printed) = (None, inner.began);
         });
         self.say(&format!("{stage}: runs ({why})"));
+    }
+
+    fn known(&self, stage: &str, known: Known) {
+        self.say(&format!("{stage}: {known}"));
     }
 
     fn advanced(&self, stage: &str, done: u64, total: Option<u64>, unit: &str) {

@@ -32,6 +32,9 @@ pub struct RunArgs {
     /// Run this stage again although nothing changed
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
+    /// Take versions and rows that this other run has already, where they are what a stage would make
+    #[arg(long, value_name = "URL")]
+    pub reuse: Vec<String>,
     /// Only say which stages would run, and why
     #[arg(long)]
     pub dry_run: bool,
@@ -44,13 +47,19 @@ pub struct RunArgs {
 pub async fn run(args: RunArgs) -> Result<()> {
     let config = config::read(&args.config, &args.set)?;
     let folder = args.config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let options = Options { select: args.stages, force: args.force, cache: None };
+    let mut reuse = Vec::with_capacity(args.reuse.len());
+    for url in &args.reuse {
+        reuse.push(Store::open_existing(url).await?);
+    }
+    let options = Options { select: args.stages, force: args.force, cache: None, reuse };
     if args.dry_run {
         let (store, graph) = open(config, folder, &args.run)?;
         for planned in stage::plan(&graph, &store, &options).await? {
+            let known = planned.known.map(|known| format!("; {known}")).unwrap_or_default();
             match planned.state {
                 State::Cached => println!("{:<28} cached", planned.stage),
-                State::Run(why) => println!("{:<28} would run: {why}", planned.stage),
+                State::Copy(from) => println!("{:<28} would be copied from {from}", planned.stage),
+                State::Run(why) => println!("{:<28} would run: {why}{known}", planned.stage),
             }
         }
         return Ok(());
@@ -78,7 +87,7 @@ pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options:
     stop.on_signals()?;
     keep(&store, text).await?;
     let done = stage::run(&graph, &store, options, progress::watcher(), &stop).await?;
-    if done.iter().all(|planned| planned.state == State::Cached) {
+    if done.iter().all(|planned| matches!(planned.state, State::Cached)) {
         eprintln!("nothing to do: all {} stages are up to date", done.len());
     }
     Ok(())

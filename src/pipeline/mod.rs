@@ -16,6 +16,7 @@
 mod base;
 mod evaluate;
 mod files;
+mod known;
 mod models;
 mod policy;
 mod reward;

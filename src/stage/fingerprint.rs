@@ -38,7 +38,12 @@ pub fn difference(wanted: &Lineage, before: &Lineage) -> String {
     if wanted.version != before.version {
         changes.push(format!("the stage's code changed (version {} -> {})", before.version, wanted.version));
     }
-    if changes.is_empty() { "its name or format changed".into() } else { changes.join(", ") }
+    if !changes.is_empty() {
+        return changes.join(", ");
+    }
+    let order =
+        canonical(&Value::Object(wanted.parameters.clone())) != canonical(&Value::Object(before.parameters.clone()));
+    if order { "the order of a list in its parameters changed".into() } else { "its name or format changed".into() }
 }
 
 fn compare(
@@ -62,7 +67,8 @@ fn compare(
     }
 }
 
-/// Parameters by dotted path, as text. They go through JSON text once, as those of a manifest have.
+/// Parameters by dotted path, as text; what a list holds goes by its names where all of it has some, so that one
+/// principle among many is named. They go through JSON text once, as those of a manifest have.
 fn leaves(lineage: &Lineage) -> BTreeMap<String, String> {
     fn walk(path: String, value: &Value, into: &mut BTreeMap<String, String>) {
         match value {
@@ -71,6 +77,10 @@ fn leaves(lineage: &Lineage) -> BTreeMap<String, String> {
                     walk(if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, value, into);
                 }
             }
+            Value::Array(items) => match named(items) {
+                Some(named) => named.into_iter().for_each(|(name, rest)| walk(format!("{path}.{name}"), &rest, into)),
+                None => drop(into.insert(path, shorten(&canonical(value)))),
+            },
             leaf => {
                 into.insert(path, shorten(&canonical(leaf)));
             }
@@ -84,6 +94,25 @@ fn leaves(lineage: &Lineage) -> BTreeMap<String, String> {
         }
     }
     found
+}
+
+/// The items of a list of objects with a `name`, or of lists that begin with one, by that name: what is left of each.
+fn named(items: &[Value]) -> Option<BTreeMap<String, Value>> {
+    let part = |item: &Value| match item {
+        Value::Object(fields) => {
+            let mut fields = fields.clone();
+            let name = fields.remove("name")?;
+            Some((name.as_str()?.to_string(), Value::Object(fields)))
+        }
+        Value::Array(values) => {
+            let (name, rest) = values.split_first()?;
+            (!rest.is_empty()).then_some(())?;
+            Some((name.as_str()?.to_string(), Value::Array(rest.to_vec())))
+        }
+        _ => None,
+    };
+    let named: BTreeMap<String, Value> = items.iter().map(part).collect::<Option<_>>()?;
+    (named.len() == items.len() && !named.is_empty()).then_some(named)
 }
 
 /// A long value as its beginning and a hash, so that two long values still compare unequal.

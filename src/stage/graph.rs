@@ -9,12 +9,15 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::Job;
+use super::{Job, Known};
 use crate::store::{Artifact, Kind, Lineage, check_name};
 use crate::{Error, Result};
 
 /// What a stage does: reads its job's inputs and writes its outputs.
 pub type Run = Arc<dyn Fn(Arc<Job>) -> BoxFuture<'static, Result<()>> + Send + Sync>;
+
+/// What a stage would find known if it ran: reads its job's inputs and writes nothing.
+pub type Preview = Arc<dyn Fn(Arc<Job>) -> BoxFuture<'static, Result<Option<Known>>> + Send + Sync>;
 
 /// One step of the pipeline.
 #[derive(Clone)]
@@ -30,6 +33,8 @@ pub struct Stage {
     pub recipe: Lineage,
     /// What it does.
     pub run: Run,
+    /// What it would find known, for a stage that takes rows from earlier versions.
+    pub preview: Option<Preview>,
 }
 
 impl Stage {
@@ -46,7 +51,15 @@ impl Stage {
     {
         let name = name.into();
         let recipe = Lineage { stage: name.clone(), ..recipe };
-        Stage { name, inputs, outputs, recipe, run: Arc::new(move |job| run(job).boxed()) }
+        Stage { name, inputs, outputs, recipe, run: Arc::new(move |job| run(job).boxed()), preview: None }
+    }
+
+    /// The stage with a way to say beforehand how many of its rows are known.
+    pub fn with_preview<F>(self, preview: impl Fn(Arc<Job>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Option<Known>>> + Send + 'static,
+    {
+        Stage { preview: Some(Arc::new(move |job| preview(job).boxed())), ..self }
     }
 }
 

@@ -50,8 +50,8 @@ mod runner;
 mod stop;
 
 pub use fingerprint::{difference, fingerprint};
-pub use graph::{Graph, Run, Stage};
+pub use graph::{Graph, Preview, Run, Stage};
 pub use job::Job;
-pub use progress::{Progress, Silent};
+pub use progress::{Known, Progress, Silent};
 pub use runner::{Options, Planned, State, plan, run};
 pub use stop::Stop;

@@ -3,7 +3,22 @@
 //! In: calls from the runner and the stages. Out: whatever the watcher makes of them; the command line draws bars
 //! or prints lines (`cli::progress`).
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
+
+/// How many of the rows that a stage makes are known from earlier versions, so that no model is asked for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Rows that are known.
+    pub known: u64,
+    /// Rows that are wanted.
+    pub total: u64,
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} rows are new", self.total - self.known.min(self.total), self.total)
+    }
+}
 
 /// Watches a run. Calls may come from any thread; they must return at once.
 pub trait Progress: Debug + Send + Sync {
@@ -11,6 +26,8 @@ pub trait Progress: Debug + Send + Sync {
     fn cached(&self, stage: &str);
     /// The stage begins, and why it is not cached.
     fn started(&self, stage: &str, why: &str);
+    /// What the stage takes from earlier versions.
+    fn known(&self, stage: &str, known: Known);
     /// `done` of `total` (when known) `unit`s ("rows", "shards", "steps") of the stage are there, those of earlier
     /// attempts included.
     fn advanced(&self, stage: &str, done: u64, total: Option<u64>, unit: &str);
@@ -27,6 +44,7 @@ pub struct Silent;
 impl Progress for Silent {
     fn cached(&self, _: &str) {}
     fn started(&self, _: &str, _: &str) {}
+    fn known(&self, _: &str, _: Known) {}
     fn advanced(&self, _: &str, _: u64, _: Option<u64>, _: &str) {}
     fn finished(&self, _: &str, _: u64, _: f64) {}
     fn ended(&self, _: &str) {}

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::{Graph, Job, Progress, Stage, Stop, difference, fingerprint};
+use super::{Graph, Job, Known, Progress, Silent, Stage, Stop, difference, fingerprint};
 use crate::store::cache_folder;
-use crate::store::{Artifact, Current, Info, Kind, Lineage, Made, Manifest, Record, Store, Version};
+use crate::store::{Artifact, Current, Earlier, Info, Kind, Lineage, Made, Manifest, Record, Store, Version};
 use crate::table;
 use crate::{Error, Result};
 
@@ -25,6 +25,8 @@ pub struct Options {
     pub force: Vec<String>,
     /// Where models of runs that are not on local disk are kept; the user's cache folder when `None`.
     pub cache: Option<PathBuf>,
+    /// Other runs whose versions and rows are taken where they are what a stage would make.
+    pub reuse: Vec<Store>,
 }
 
 /// Whether a stage has to run.
@@ -32,6 +34,8 @@ pub struct Options {
 pub enum State {
     /// Its versions exist.
     Cached,
+    /// The run of this URL has its versions; they are copied from there.
+    Copy(String),
     /// It runs, and why.
     Run(String),
 }
@@ -45,6 +49,8 @@ pub struct Planned {
     pub fingerprint: String,
     /// Whether it runs.
     pub state: State,
+    /// How many of its rows are known, where that can be said before it runs.
+    pub known: Option<Known>,
 }
 
 /// A stage with its place in the store worked out.
@@ -64,9 +70,25 @@ struct Resolved<'a> {
 /// cannot be read or a manifest is damaged.
 pub async fn plan(graph: &Graph, store: &Store, options: &Options) -> Result<Vec<Planned>> {
     let current = Current::load(store).await?;
-    let resolved = resolve(graph, store, &current, options).await?;
-    let planned = |r: Resolved<'_>| Planned { stage: r.stage.name.clone(), fingerprint: r.fingerprint, state: r.state };
-    Ok(resolved.into_iter().map(planned).collect())
+    let mut planned = Vec::new();
+    for resolved in resolve(graph, store, &current, options).await? {
+        let known = preview(&resolved, store, options).await?;
+        let (stage, fingerprint) = (resolved.stage.name.clone(), resolved.fingerprint);
+        planned.push(Planned { stage, fingerprint, state: resolved.state, known });
+    }
+    Ok(planned)
+}
+
+/// How many rows of a stage that would run are known; `None` before its inputs are there.
+async fn preview(resolved: &Resolved<'_>, store: &Store, options: &Options) -> Result<Option<Known>> {
+    let (State::Run(_), Some(preview)) = (&resolved.state, &resolved.stage.preview) else { return Ok(None) };
+    for version in resolved.inputs.values().flatten() {
+        if Manifest::read(store, version).await?.is_none() {
+            return Ok(None);
+        }
+    }
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    preview(Arc::new(job(resolved, store, options, &progress, &Stop::new()).await?)).await
 }
 
 /// Brings the wanted stages up to date. Gives what was planned, all of it done.
@@ -87,6 +109,10 @@ pub async fn run(
         let name = &resolved.stage.name;
         match &resolved.state {
             State::Cached => progress.cached(name),
+            State::Copy(from) => {
+                stop.check(format!("stage {name}"))?;
+                copy(&resolved, from, store, options, &progress).await.inspect_err(|_| progress.ended(name))?;
+            }
             State::Run(why) => {
                 stop.check(format!("stage {name}"))?;
                 progress.started(name, why);
@@ -98,7 +124,7 @@ pub async fn run(
             current.set(store, artifact, name, &resolved.fingerprint).await?;
         }
         let (stage, fingerprint) = (name.clone(), resolved.fingerprint);
-        done.push(Planned { stage, fingerprint, state: resolved.state });
+        done.push(Planned { stage, fingerprint, state: resolved.state, known: None });
     }
     if options.select.is_empty() {
         forget_others(graph, store, &mut current).await?;
@@ -179,6 +205,15 @@ async fn state(
     if missing == 0 {
         return Ok(State::Cached);
     }
+    for other in &options.reuse {
+        let mut there = true;
+        for version in outputs.values() {
+            there = there && Manifest::read(other, version).await?.is_some();
+        }
+        if there {
+            return Ok(State::Copy(other.url().to_string()));
+        }
+    }
     for (artifact, version) in outputs {
         let Some(before) = current.fingerprint(artifact, &stage.name) else { continue };
         if before == version.fingerprint() {
@@ -208,27 +243,8 @@ async fn execute(
             version.discard(store).await?;
         }
     }
-    let mut inputs = BTreeMap::new();
-    for (artifact, versions) in &resolved.inputs {
-        let mut manifests = Vec::with_capacity(versions.len());
-        for version in versions {
-            manifests.push(Manifest::read(store, version).await?.ok_or_else(|| {
-                Error::store(store.url(), format!("{version} is gone; run the stage that makes it again"))
-            })?);
-        }
-        inputs.insert(artifact.clone(), manifests);
-    }
     let (mut info, began) = (Info::begin(), Instant::now());
-    let job = Arc::new(Job {
-        store: store.clone(),
-        lineage: resolved.lineage.clone(),
-        inputs,
-        outputs: resolved.outputs.clone(),
-        written: Mutex::new(BTreeMap::new()),
-        stop: stop.clone(),
-        progress: Arc::clone(progress),
-        cache: options.cache.clone().unwrap_or_else(default_cache),
-    });
+    let job = Arc::new(job(resolved, store, options, progress, stop).await?);
     if let Err(e) = (stage.run)(Arc::clone(&job)).await {
         return Err(diagnose(e, &job).await);
     }
@@ -259,6 +275,59 @@ async fn execute(
     read.extend(resolved.lineage.models.clone());
     progress.finished(&stage.name, info.rows, info.seconds);
     Record::new(&stage.name, manifests.iter().map(made).collect(), read, info).write(store).await
+}
+
+/// What the stage works with: the manifests of its inputs, and the versions it is to make.
+async fn job(
+    resolved: &Resolved<'_>,
+    store: &Store,
+    options: &Options,
+    progress: &Arc<dyn Progress>,
+    stop: &Stop,
+) -> Result<Job> {
+    let mut inputs = BTreeMap::new();
+    for (artifact, versions) in &resolved.inputs {
+        let mut manifests = Vec::with_capacity(versions.len());
+        for version in versions {
+            manifests.push(Manifest::read(store, version).await?.ok_or_else(|| {
+                Error::store(store.url(), format!("{version} is gone; run the stage that makes it again"))
+            })?);
+        }
+        inputs.insert(artifact.clone(), manifests);
+    }
+    Ok(Job {
+        store: store.clone(),
+        lineage: resolved.lineage.clone(),
+        inputs,
+        outputs: resolved.outputs.clone(),
+        written: Mutex::new(BTreeMap::new()),
+        stop: stop.clone(),
+        progress: Arc::clone(progress),
+        cache: options.cache.clone().unwrap_or_else(default_cache),
+        others: options.reuse.clone(),
+    })
+}
+
+/// Takes a stage's versions from another run: tables first, the model last.
+async fn copy(
+    resolved: &Resolved<'_>,
+    from: &str,
+    to: &Store,
+    options: &Options,
+    progress: &Arc<dyn Progress>,
+) -> Result<()> {
+    let (name, began) = (&resolved.stage.name, Instant::now());
+    let vanished = || Error::store(from, format!("what stage {name} would make vanished from it; run again"));
+    let from = options.reuse.iter().find(|other| other.url() == from).ok_or_else(vanished)?;
+    progress.started(name, &format!("copied from {from}"));
+    let mut rows = 0;
+    for version in resolved.outputs.values() {
+        let manifest = Manifest::read(from, version).await?.ok_or_else(vanished)?;
+        rows += manifest.rows();
+        Earlier { store: from.clone(), manifest }.copy(to).await?;
+    }
+    progress.finished(name, rows, began.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// DataFusion does not say which file it could not decode; the manifests' checksums do.

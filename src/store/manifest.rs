@@ -205,7 +205,9 @@ impl Manifest {
     pub async fn publish(&self, store: &Store) -> Result<()> {
         let version = self.version()?;
         let key = version.key("manifest.json");
-        let text = seal(store, &key, self)?;
+        // One that was read, to be copied, is sealed already.
+        let open = Manifest { checksum: NO_CHECKSUM.to_string(), ..self.clone() };
+        let text = seal(store, &key, &open)?;
         if store.put_if_absent(&key, text).await? {
             return Ok(());
         }

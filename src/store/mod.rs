@@ -23,6 +23,7 @@
 mod checkpoint;
 mod conform;
 mod current;
+mod earlier;
 mod fault;
 mod folder;
 mod history;
@@ -39,6 +40,7 @@ mod upload;
 
 pub use checkpoint::Checkpoints;
 pub use current::Current;
+pub use earlier::{Earlier, earlier, versions};
 pub use folder::{fetch, fetch_into, files_of, upload_file, upload_folder};
 pub use history::{Made, Record, records, table as runs_table};
 pub use lineage::{Lineage, canonical};
@@ -48,7 +50,7 @@ pub use object::{Entry, Store};
 pub use parquet::{Limits, TableSink};
 pub use rows::read_rows;
 pub use shards::Shards;
-pub use sql::{bind, bind_batches, bind_run};
+pub use sql::{bind, bind_batches, bind_run, provider};
 pub use upload::Upload;
 
 /// The first characters of a hash, enough to tell versions apart by eye.

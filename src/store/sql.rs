@@ -52,8 +52,21 @@ pub async fn bind_run(ctx: &SessionContext, store: &Store) -> Result<()> {
 /// name that is registered already is replaced.
 ///
 /// # Errors
-/// A store error when a version has other columns than `table` declares.
+/// As [`provider`].
 pub fn bind(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Manifest]) -> Result<()> {
+    replace(ctx, table.name, provider(ctx, store, table, manifests)?)
+}
+
+/// The union of the versions in `manifests` for scans in `ctx`, without a name there.
+///
+/// # Errors
+/// A store error when a version has other columns than `table` declares.
+pub fn provider(
+    ctx: &SessionContext,
+    store: &Store,
+    table: &Table,
+    manifests: &[Manifest],
+) -> Result<Arc<dyn TableProvider>> {
     let schema = table.schema();
     let mut parts = Vec::new();
     for manifest in manifests {
@@ -70,12 +83,10 @@ pub fn bind(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Man
         parts.extend(manifest.files.iter().filter(|file| file.rows > 0).map(|file| (version.clone(), file.clone())));
     }
     ctx.register_object_store(store.root(), Arc::clone(store.objects()));
-    let provider: Arc<dyn TableProvider> = if parts.is_empty() {
-        Arc::new(EmptyTable::new(schema))
-    } else {
-        Arc::new(VersionTable { store: store.clone(), schema, parts })
-    };
-    replace(ctx, table.name, provider)
+    if parts.is_empty() {
+        return Ok(Arc::new(EmptyTable::new(schema)));
+    }
+    Ok(Arc::new(VersionTable { store: store.clone(), schema, parts }))
 }
 
 /// Registers rows in memory as table `name`, replacing one of that name.

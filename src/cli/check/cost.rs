@@ -186,6 +186,7 @@ pub(super) fn table(
         let cost = of(&stage.stage, config, library, data, sizes)?;
         let state = match &stage.state {
             State::Cached => "  cached".to_string(),
+            State::Copy(from) => format!("  would be copied from {from}"),
             State::Run(why) => {
                 calls += cost.calls;
                 tokens += cost.tokens;
