@@ -17,7 +17,7 @@ use super::rows::register;
 use super::settings::Settings;
 use super::setup::Setup;
 use crate::stage::{self, Job, Stage};
-use crate::store::{Artifact, Lineage};
+use crate::store::{Artifact, Lineage, Manifest};
 use crate::{Error, Result, query, table};
 
 /// Driver rows per shard: what a kill can cost.
@@ -30,12 +30,15 @@ const LARGE_SHARD_ROWS: u64 = 25_000;
 /// Registers what a statement reads besides the job's inputs.
 type Extra = Arc<dyn Fn(&SessionContext) -> Result<()> + Send + Sync>;
 
+/// Rows of a table that is aggregated in parts, per shard: planning must not outweigh them, and memory holds them.
+const PART_ROWS: u64 = 50_000;
+
 /// What cuts a statement's work into shards.
 #[derive(Clone, Copy)]
 pub(super) enum Driver {
     /// `$shard` of `$shards`, by a hash of the row; the rows of this table say how many.
     Rows(&'static str),
-    /// One for each part of this table, which is bound in place of the table.
+    /// One for each part of this table, or for some small ones, bound in place of the table.
     Parts(&'static str),
 }
 
@@ -124,29 +127,20 @@ impl Statement {
             let rows = query::sql(&ctx, sql, &Settings::default().params()).await?.cache().await?;
             ctx.register_table(name, rows.into_view())?;
         }
-        let count = match self.driver {
-            None => {
-                let rows = query::sql(&ctx, self.sql, &self.settings.params()).await?.execute_stream().await?;
-                job.write_table(self.name, rows).await?;
-                return Ok(());
-            }
-            Some(Driver::Rows(table)) => {
-                let rows = job.rows(table)?;
-                rows.div_ceil(SHARD_ROWS).clamp(1, SHARDS.max(rows / LARGE_SHARD_ROWS))
-            }
-            Some(Driver::Parts(table)) => job.parts(table)? as u64,
+        let Some(cut) = self.cut(job)? else {
+            let rows = query::sql(&ctx, self.sql, &self.settings.params()).await?.execute_stream().await?;
+            job.write_table(self.name, rows).await?;
+            return Ok(());
         };
-        let shards = job.shards(self.name, count as usize).await?;
+        let shards = job.shards(self.name, cut.len()).await?;
+        let count = cut.len() as u64;
         job.advance(shards.done() as u64, Some(count), "shards");
         for shard in shards.missing() {
             job.stop().check(format!("stage {}", self.name))?;
-            let settings = match self.driver {
-                Some(Driver::Parts(table)) => {
-                    job.bind_part(&ctx, table, shard)?;
-                    self.settings.clone()
-                }
-                _ => self.settings.clone().with("shard", shard as i64).with("shards", count as i64),
-            };
+            if let (Some(Driver::Parts(table)), Some(parts)) = (self.driver, cut.get(shard)) {
+                job.bind_parts(&ctx, table, parts)?;
+            }
+            let settings = self.settings.clone().with("shard", shard as i64).with("shards", count as i64);
             let rows = query::sql(&ctx, self.sql, &settings.params()).await?.execute_stream().await?;
             let stop = job.stop().clone();
             let place = format!("stage {}", self.name);
@@ -155,6 +149,19 @@ impl Statement {
             job.advance(shards.done() as u64, Some(count), "shards");
         }
         job.write_shards(self.name, shards).await
+    }
+
+    /// The shards: which parts each one reads, where they are parts of a table. `None` for a statement that is not cut.
+    fn cut(&self, job: &Job) -> Result<Option<Vec<Vec<Manifest>>>> {
+        Ok(match self.driver {
+            None => None,
+            Some(Driver::Rows(table)) => {
+                let rows = job.rows(table)?;
+                let count = rows.div_ceil(SHARD_ROWS).clamp(1, SHARDS.max(rows / LARGE_SHARD_ROWS));
+                Some(vec![vec![]; count as usize])
+            }
+            Some(Driver::Parts(table)) => Some(job.parts(table, PART_ROWS)?),
+        })
     }
 }
 

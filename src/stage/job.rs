@@ -108,28 +108,33 @@ impl Job {
         Ok(())
     }
 
-    /// How many parts an input table has.
+    /// The parts of an input table in groups of neighbours, each of at least `rows` rows but for the last.
     ///
     /// # Errors
     /// As [`Job::input`].
-    pub fn parts(&self, table: &str) -> Result<usize> {
-        Ok(self.input(&Artifact::table(table))?.iter().map(|manifest| manifest.files.len()).sum())
+    pub fn parts(&self, table: &str, rows: u64) -> Result<Vec<Vec<Manifest>>> {
+        let mut groups: Vec<(u64, Vec<Manifest>)> = Vec::new();
+        for manifest in self.input(&Artifact::table(table))? {
+            for file in &manifest.files {
+                let part = Manifest { files: vec![file.clone()], ..manifest.clone() };
+                match groups.last_mut() {
+                    Some((held, group)) if *held < rows => {
+                        *held += file.rows;
+                        group.push(part);
+                    }
+                    _ => groups.push((file.rows, vec![part])),
+                }
+            }
+        }
+        Ok(groups.into_iter().map(|(_, group)| group).collect())
     }
 
-    /// Registers part `number` of an input table under its name, in place of the whole table.
+    /// Registers some parts of an input table, as [`Job::parts`] gives them, under its name, in place of all of it.
     ///
     /// # Errors
-    /// As [`Job::input`] and [`store::bind`].
-    pub fn bind_part(&self, ctx: &SessionContext, table: &str, number: usize) -> Result<()> {
-        let mut before = 0;
-        for manifest in self.input(&Artifact::table(table))? {
-            if let Some(file) = number.checked_sub(before).and_then(|index| manifest.files.get(index)) {
-                let part = Manifest { files: vec![file.clone()], ..manifest.clone() };
-                return store::bind(ctx, &self.store, &declared(table)?, &[part]);
-            }
-            before += manifest.files.len();
-        }
-        Err(Error::internal(format!("table {table}"), format!("has no part {number}")))
+    /// As [`store::bind`].
+    pub fn bind_parts(&self, ctx: &SessionContext, table: &str, parts: &[Manifest]) -> Result<()> {
+        store::bind(ctx, &self.store, &declared(table)?, parts)
     }
 
     /// Registers rows `range` (from 0) of an input table under its name, in place of the whole table: the driver
