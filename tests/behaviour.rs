@@ -1,6 +1,7 @@
 //! One binary for every behaviour test: each module is one behaviour, through the public surface.
 
 mod bad_input;
+mod batch;
 mod cli_ask;
 mod cli_bad_input;
 mod cli_check;
