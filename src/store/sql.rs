@@ -54,6 +54,14 @@ pub async fn bind_run(ctx: &SessionContext, store: &Store) -> Result<()> {
 /// # Errors
 /// A store error when a version has other columns than `table` declares.
 pub fn bind(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Manifest]) -> Result<()> {
+    bind_as(ctx, store, table, manifests, table.name)
+}
+
+/// The same under another name.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_as(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Manifest], name: &str) -> Result<()> {
     let schema = table.schema();
     let mut parts = Vec::new();
     for manifest in manifests {
@@ -75,7 +83,7 @@ pub fn bind(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Man
     } else {
         Arc::new(VersionTable { store: store.clone(), schema, parts })
     };
-    replace(ctx, table.name, provider)
+    replace(ctx, name, provider)
 }
 
 /// Registers rows in memory as table `name`, replacing one of that name.
