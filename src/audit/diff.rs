@@ -113,12 +113,14 @@ pub struct Figure {
 struct Side {
     store: Store,
     manifests: BTreeMap<Artifact, BTreeMap<String, Manifest>>,
+    /// What cannot be read, and the stages that made it: nothing is said about them.
+    broken: Vec<(Artifact, String)>,
 }
 
 impl Side {
     async fn open(store: &Store, unreadable: &mut Vec<String>) -> Result<Self> {
         let current = Current::load(store).await?;
-        let mut manifests: BTreeMap<Artifact, BTreeMap<String, Manifest>> = BTreeMap::new();
+        let (mut manifests, mut broken) = (BTreeMap::<Artifact, BTreeMap<String, Manifest>>::new(), Vec::new());
         for (artifact, stage, print) in current.all() {
             match Manifest::read(store, &store::Version::new(artifact.clone(), print)?).await {
                 Ok(Some(manifest)) => {
@@ -126,10 +128,13 @@ impl Side {
                 }
                 // Discarded: its stage did not end.
                 Ok(None) => {}
-                Err(e) => unreadable.push(e.to_string()),
+                Err(e) => {
+                    unreadable.push(e.to_string());
+                    broken.push((artifact.clone(), stage.to_string()));
+                }
             }
         }
-        Ok(Side { store: store.clone(), manifests })
+        Ok(Side { store: store.clone(), manifests, broken })
     }
 
     fn of(&self, artifact: &Artifact) -> Vec<Manifest> {
@@ -158,7 +163,8 @@ pub async fn diff(before: &Store, after: &Store, rows: usize) -> Result<Differen
     let b = Side::open(after, &mut found.unreadable).await?;
     found.stages = stages(&a, &b);
     let artifacts: BTreeSet<&Artifact> = a.manifests.keys().chain(b.manifests.keys()).collect();
-    let differ = |artifact: &Artifact| bytes_of(&a.of(artifact)) != bytes_of(&b.of(artifact));
+    let broken = |artifact: &Artifact| a.broken.iter().chain(&b.broken).any(|(one, _)| one == artifact);
+    let differ = |artifact: &Artifact| !broken(artifact) && bytes_of(&a.of(artifact)) != bytes_of(&b.of(artifact));
     found.models = artifacts.iter().filter(|x| x.kind == Kind::Model && differ(x)).map(|x| x.name.clone()).collect();
     for table in table::all() {
         let artifact = Artifact::table(table.name);
@@ -183,10 +189,12 @@ pub async fn diff(before: &Store, after: &Store, rows: usize) -> Result<Differen
 fn stages(a: &Side, b: &Side) -> Vec<StageChange> {
     let (before, after) = (a.stages(), b.stages());
     let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
+    let broken = |name: &str| a.broken.iter().chain(&b.broken).any(|(_, stage)| stage == name);
     let change = |name: &str| {
         let why = match (before.get(name), after.get(name)) {
             (Some(x), Some(y)) if x.fingerprint == y.fingerprint => return None,
             (Some(x), Some(y)) => difference(&y.lineage, &x.lineage),
+            _ if broken(name) => return None,
             (Some(_), None) => "is only in the first run".into(),
             _ => "is only in the second run".into(),
         };

@@ -79,7 +79,7 @@ pub enum Command {
     Generate(generate::GenerateArgs),
     /// Show how likely a model folder finds every token of a text
     Logprobs(logprobs::LogprobsArgs),
-    /// Show what was run, or what a table or model was made from
+    /// Show what was run, what it cost, or what a table or model was made from
     Runs(runs::RunsArgs),
     /// Compare two runs: what they are made from, and what came of it
     Diff(diff::DiffArgs),
