@@ -219,7 +219,8 @@ async fn a_run_keeps_what_it_needs_from_its_beginning_on() {
             async move {
                 // Another run's pointers, as if that one ended just now.
                 run(&graph(2), &looks, &Options::default()).await?;
-                notes.lock().unwrap().push(gc::plan(&looks, &NOTHING_YOUNG).await?.litter.len());
+                let found = gc::plan(&looks, &NOTHING_YOUNG).await?.litter.len();
+                notes.lock().unwrap().push(found);
                 let rows = arrow::array::RecordBatch::new_empty(salmon::table::evaluations().schema());
                 job.write_table("evaluations", crate::store_common::stream(vec![rows])).await.map(drop)
             }
@@ -298,7 +299,7 @@ fn s3(asked: Arc<Mutex<Vec<String>>>) -> String {
                 let (more, uploads) = if second {
                     ("false", upload("team/run-neighbour/x", "third", "2020-01-01T00:00:00.000Z"))
                 } else {
-                    let fresh = upload("team/run/tables/b/part", "second", "2999-01-01T00:00:00.000Z");
+                    let fresh = upload("team/run/tables/b/part", "second", "2200-01-01T00:00:00.000Z");
                     (
                         "true",
                         upload("team/run/models/sft/a &amp; b/model.safetensors", "first", "2020-01-01T00:00:00.000Z")

@@ -207,8 +207,8 @@ async fn model_folders_are_looked_into() {
         )])
         .await
     };
-    let header = b"\x3a\0\0\0\0\0\0\0{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}   1234";
-    assert_eq!(header[8..].len() - 4, 0x3a);
+    let header = b"\x39\0\0\0\0\0\0\0{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}   1234";
+    assert_eq!(header[8..].len() - 4, 0x39);
     let good: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.safetensors", header)];
     let good: &'static [(&str, &[u8])] = Box::leak(good.to_vec().into_boxed_slice());
     assert_eq!(found(good).await, [] as [String; 0]);

@@ -5,12 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::StreamExt;
 use serde::Serialize;
 
 use super::{accounts, model};
 use crate::stage::fingerprint;
 use crate::store::{self, Current, FileEntry, Kind, Manifest, Store, Version};
 use crate::{Error, Result, table};
+
+/// Files that are read at once.
+const AT_ONCE: usize = 4;
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -128,8 +132,10 @@ async fn contents(
         wrong(place.clone(), format!("says {} rows, but its files have {}", manifest.info.rows, manifest.rows()));
     }
     let mut intact = Vec::new();
-    for file in &manifest.files {
-        match file.verify(store, version).await {
+    let read_one = |file| async move { (file, FileEntry::verify(file, store, version).await) };
+    let mut files = futures::stream::iter(manifest.files.iter().map(read_one)).buffered(AT_ONCE);
+    while let Some((file, found)) = files.next().await {
+        match found {
             Ok(()) => intact.push(file),
             Err(e) => {
                 let Problem { place, problem } = e.into();
@@ -139,6 +145,7 @@ async fn contents(
         *done += file.size;
         read(*done, total);
     }
+    drop(files);
     match version.artifact().kind {
         Kind::Table => match table::by_name(&version.artifact().name) {
             None => wrong(place, "is of a table that this salmon does not have".into()),

@@ -225,13 +225,15 @@ pub struct Lease {
     lost: watch::Sender<bool>,
     end: watch::Sender<bool>,
     beating: Option<JoinHandle<()>>,
+    nonce: String,
 }
 
 impl Lease {
     fn begin(store: &Store, key: String, number: u64, object: Object) -> Self {
         let (lost, end) = (watch::Sender::new(false), watch::Sender::new(false));
+        let nonce = object.holder.nonce.clone();
         let beating = tokio::spawn(beat(store.clone(), number, object, lost.clone(), end.subscribe()));
-        Lease { store: store.clone(), key, lost, end, beating: Some(beating) }
+        Lease { store: store.clone(), key, lost, end, beating: Some(beating), nonce }
     }
 
     /// Whether somebody else took the work over.
@@ -247,14 +249,15 @@ impl Lease {
     /// Ends the lease. A store that does not answer is not waited for: the lease expires then.
     pub async fn release(mut self) {
         self.end.send_replace(true);
-        let (store, key, lost) = (self.store.clone(), self.key.clone(), self.is_lost());
+        let (store, key, nonce) = (self.store.clone(), self.key.clone(), self.nonce.clone());
         let beating = self.beating.take();
         let end = async move {
             // A beat under way must not come after the end.
             if let Some(beating) = beating {
                 let _ = beating.await;
             }
-            if lost { Ok(()) } else { remove(&store, &key).await }
+            // One that was lost is somebody else's by now, or gone.
+            if is_of(&store, &key, &nonce).await? { remove(&store, &key).await } else { Ok(()) }
         };
         match tokio::time::timeout(PATIENCE, end).await {
             Ok(Ok(())) => {}
