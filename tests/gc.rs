@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use salmon::store::{Artifact, Claim, Lineage, Store, leases};
 use serde_json::{Value, json};
 
 use crate::cli_support::{Ran, salmon};
-use crate::pipeline_support::files;
+use crate::pipeline_support::{POLICIES, Place, assert_same, files, whole};
 use crate::store_common::{run, stage};
 
 const NOTHING_YOUNG: Ages = Ages { versions: Duration::ZERO, others: Duration::ZERO };
@@ -131,7 +131,15 @@ async fn leftovers_go_by_their_age_and_their_leases() {
     fixture.write("models/sft/cccc/checkpoints/step-00000001.json", "needed by a run");
     fixture.write(&format!("{version}/shards/00000.json"), "swept up late");
     fixture.write("tables/prompts/dddd/part-00000.parquet#1", "half");
+    fixture.write("runs/y.json#1", "being written");
     fixture.write("runs/x.json#12", "half");
+    let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+    fs::File::options()
+        .write(true)
+        .open(fixture.folder.path().join("runs/x.json#12"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
     let mut child = Command::new("true").spawn().unwrap();
     let pid = child.id();
     child.wait().unwrap();
@@ -167,7 +175,7 @@ async fn leftovers_go_by_their_age_and_their_leases() {
     wanted.insert(2, ("attempt", "tables/responses/bbbb"));
     let rows = fixture.gc(&["--format", "json", "--yes"]).rows();
     assert_eq!(listed(&rows), wanted);
-    let gone = ["aaaa", "bbbb", "cccc", "dddd", "/shards/", "#"];
+    let gone = ["aaaa", "bbbb", "cccc", "dddd", "/shards/", "#12"];
     let left = fixture.names();
     assert!(!left.iter().any(|name| gone.iter().any(|part| name.contains(part))), "{left:?}");
     let leases: Vec<&String> = left.iter().filter(|name| name.starts_with("leases/")).collect();
@@ -261,6 +269,25 @@ async fn a_run_that_begins_waits_for_a_removal_and_a_second_removal_is_refused()
     removing.release().await;
     assert_eq!(said.recv().await.unwrap(), "prompts started");
     runs.await.unwrap().unwrap();
+}
+
+#[test]
+fn removals_beside_a_run_disturb_nothing() {
+    let place = Place::new(POLICIES);
+    let mut runner = place.command(&[]).stderr(Stdio::null()).spawn().unwrap();
+    let (mut removals, url) = (0, place.run().display().to_string());
+    let status = loop {
+        if let Some(status) = runner.try_wait().unwrap() {
+            break status;
+        }
+        if place.run().join("config.toml").exists() {
+            let ran = salmon(&["gc", "--run", &url, "--keep-days", "0", "--older-than", "0s", "--yes"]);
+            assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{ran:?}");
+            removals += 1;
+        }
+    };
+    assert!(status.success() && removals > 3, "{status:?} {removals}");
+    assert_same(&place.contents(), &whole().contents(), "beside removals");
 }
 
 /// Enough of S3 for `salmon gc`: an empty bucket but for one object, three uploads, and a note of what was asked.

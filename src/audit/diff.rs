@@ -242,12 +242,12 @@ pub(super) fn key(table: &str) -> &'static [&'static str] {
     }
 }
 
-/// `row_hash` over the key columns and over the others, as `key` and `value`.
+/// `row_hash` over the key columns and over the others, as `row_key` and `row_value`.
 pub(super) fn hashes(table: &Table) -> String {
     let quoted = |names: Vec<&str>| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
     let keys = key(table.name);
     let others = table.columns.iter().map(|column| column.name).filter(|name| !keys.contains(name)).collect();
-    format!("row_hash({}) as key, row_hash({}) as value", quoted(keys.to_vec()), quoted(others))
+    format!("row_hash({}) as row_key, row_hash({}) as row_value", quoted(keys.to_vec()), quoted(others))
 }
 
 async fn counts(ctx: &SessionContext, table: &Table, rows: usize) -> Result<TableChange> {

@@ -30,8 +30,8 @@ pub(super) async fn sample(ctx: &SessionContext, table: &Table, rows: usize) -> 
     // Rows that the other run has just so are no change.
     let numbered = |end: &str, other: &str| {
         format!(
-            "select x.*, row_number() over (partition by x.key order by x.value) as row_n \
-             from (select *, {} from {name}_{end}) x left anti join {other} y on x.key = y.key and x.value = y.value",
+            "select x.*, row_number() over (partition by x.row_key order by x.row_value) as row_n \
+             from (select *, {} from {name}_{end}) x left anti join {other} y on x.row_key = y.row_key and x.row_value = y.row_value",
             hashes(table)
         )
     };
@@ -45,7 +45,7 @@ pub(super) async fn sample(ctx: &SessionContext, table: &Table, rows: usize) -> 
     };
     let order = keys.iter().map(|key| format!("a.\"{key}\"")).collect::<Vec<_>>().join(", ");
     let text = format!(
-        "select {}, {} from ({}) a join ({}) b on a.key = b.key and a.row_n = b.row_n \
+        "select {}, {} from ({}) a join ({}) b on a.row_key = b.row_key and a.row_n = b.row_n \
          order by {order}, a.row_n limit {rows}",
         columns("a"),
         columns("b"),

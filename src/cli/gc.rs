@@ -116,6 +116,9 @@ fn summary(plan: &Plan, verb: &str, end: &str) {
             lines::bytes(bytes)
         );
     }
+    if let Some(problem) = &plan.unlisted {
+        eprintln!("multipart uploads were not looked for: {problem}");
+    }
     for problem in &plan.unreadable {
         eprintln!("no version was removed, for one cannot be read: {problem}");
     }

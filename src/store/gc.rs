@@ -113,6 +113,8 @@ pub struct Plan {
     pub young: (usize, u64),
     /// Manifests that cannot be read: while there are some, no version is removed, for nobody knows what they name.
     pub unreadable: Vec<String>,
+    /// Why multipart uploads were not looked for.
+    pub unlisted: Option<String>,
 }
 
 /// Finds what can go. Nothing is written.
@@ -211,14 +213,18 @@ pub async fn plan(store: &Store, ages: &Ages) -> Result<Plan> {
             ));
         }
     }
-    litter.extend(scratch(store, ages.others, now));
+    let of_a_run = |key: &str| folder_of(key).is_some_and(|prefix| held.contains(prefix));
+    litter.extend(scratch(store, ages.others, now).into_iter().filter(|one| !of_a_run(&one.key)));
     litter.extend(leases);
-    for pending in multipart::pending(store).await? {
-        if age(pending.initiated) >= ages.others {
-            let why = "it began and never ended".to_string();
-            let upload = Litter { upload: Some(pending.clone()), ..Litter::of(What::Upload, pending.key, why, &[]) };
-            litter.push(upload);
+    match multipart::pending(store).await {
+        Ok(uploads) => {
+            let old = |pending: &Pending| age(pending.initiated) >= ages.others && !of_a_run(&pending.key);
+            litter.extend(uploads.into_iter().filter(old).map(|pending| {
+                let why = "it began and never ended".to_string();
+                Litter { upload: Some(pending.clone()), ..Litter::of(What::Upload, pending.key, why, &[]) }
+            }));
         }
+        Err(e) => plan.unlisted = Some(e.to_string()),
     }
     litter.sort_by(|a, b| (a.what, &a.key).cmp(&(b.what, &b.key)));
     plan.litter = litter;
@@ -281,10 +287,17 @@ fn scratch(store: &Store, older: Duration, now: SystemTime) -> Vec<Litter> {
             let (path, Ok(meta)) = (entry.path(), entry.metadata()) else { continue };
             if meta.is_dir() {
                 open.push(path);
-            } else if is_scratch(&path)
-                && meta.modified().is_ok_and(|at| now.duration_since(at).unwrap_or_default() >= older)
-            {
+            } else if is_scratch(&path) {
                 let key = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+                // What is no version's is written in no time, by anybody.
+                let wanted = if folder_of(&key).is_some() && !key.starts_with("current/") {
+                    older
+                } else {
+                    older.max(LEASE_MARGIN)
+                };
+                if !meta.modified().is_ok_and(|at| now.duration_since(at).unwrap_or_default() >= wanted) {
+                    continue;
+                }
                 let why = "a write was interrupted".to_string();
                 let litter = Litter::of(What::Scratch, key, why, &[]);
                 found.push(Litter { files: 1, bytes: meta.len(), path: Some(path), ..litter });
