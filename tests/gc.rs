@@ -272,6 +272,20 @@ async fn a_run_that_begins_waits_for_a_removal_and_a_second_removal_is_refused()
 }
 
 #[test]
+fn ages_have_a_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().to_str().unwrap();
+    fs::write(folder.path().join("config.toml"), "").unwrap();
+    for age in ["5x", "d", "-1d", "1.5h", "", "99999999999999999999d", "99999999999999999d"] {
+        let said = salmon(&["gc", "--run", run, &format!("--older-than={age}")]).failed(2);
+        assert!(said.contains("--older-than"), "{age}: {said}");
+    }
+    for age in ["0", "90s", "30m", "12h", "2d"] {
+        assert_eq!(salmon(&["gc", "--run", run, "--older-than", age]).err, "nothing to remove\n");
+    }
+}
+
+#[test]
 fn removals_beside_a_run_disturb_nothing() {
     let place = Place::new(POLICIES);
     let mut runner = place.command(&[]).stderr(Stdio::null()).spawn().unwrap();

@@ -189,9 +189,12 @@ async fn rows_that_do_not_add_up_are_counted() {
     );
 }
 
+/// Names and contents.
+type Files = &'static [(&'static str, &'static [u8])];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn model_folders_are_looked_into() {
-    let found = async |files: &'static [(&'static str, &'static [u8])]| {
+    let found = async |files: Files| {
         problems(vec![Stage::new(
             "sft",
             vec![],
@@ -209,11 +212,10 @@ async fn model_folders_are_looked_into() {
     };
     let header = b"\x39\0\0\0\0\0\0\0{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}   1234";
     assert_eq!(header[8..].len() - 4, 0x39);
-    let good: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.safetensors", header)];
-    let good: &'static [(&str, &[u8])] = Box::leak(good.to_vec().into_boxed_slice());
+    let good: Files = vec![("config.json", b"{}".as_slice()), ("model.safetensors", header.as_slice())].leak();
     assert_eq!(found(good).await, [] as [String; 0]);
     let advice = "; run stage sft again with --force";
-    let cases: [(&'static [(&'static str, &'static [u8])], &str); 5] = [
+    let cases: [(Files, &str); 5] = [
         (&[("config.json", b"{}")], "names no file of weights"),
         (
             &[("config.json", b"{"), ("model.safetensors", b"12")],

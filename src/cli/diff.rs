@@ -83,7 +83,9 @@ fn page(found: &Difference) -> String {
     if !rows.is_empty() {
         section("rows", lines::columns(["table", "first", "second", "added", "removed", "changed"], &rows));
     }
-    for table in found.tables.iter().filter(|table| !table.sample.is_empty()) {
+    // The rows of the others are shown side by side anyway.
+    let shown = |table: &&audit::TableChange| !["principles", "metrics", "evaluations"].contains(&table.table.as_str());
+    for table in found.tables.iter().filter(shown).filter(|table| !table.sample.is_empty()) {
         let mut body = String::new();
         for row in &table.sample {
             let key: Vec<String> = row.key.iter().map(|(name, value)| format!("{name} {}", short(value))).collect();
@@ -105,9 +107,17 @@ fn page(found: &Difference) -> String {
 }
 
 fn figure(figure: &Figure) -> [String; 5] {
-    let number = |value: Option<f64>| value.map_or_else(|| "-".to_string(), |value| format!("{value:.4}"));
-    let delta = figure.before.zip(figure.after).map(|(before, after)| format!("{:+.4}", after - before));
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_string(), plain);
+    let delta = figure.before.zip(figure.after).map(|(before, after)| {
+        let text = plain(after - before);
+        if text.starts_with('-') { text } else { format!("+{text}") }
+    });
     [figure.what.clone(), figure.name.clone(), number(figure.before), number(figure.after), delta.unwrap_or_default()]
+}
+
+/// Four places, or two that count for what is smaller.
+fn plain(value: f64) -> String {
+    if value != 0.0 && value.abs() < 0.001 { format!("{value:.1e}") } else { format!("{value:.4}") }
 }
 
 /// A value on one line.
