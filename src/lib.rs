@@ -41,7 +41,7 @@
 //!
 //! ```text
 //! cli                                one file per command
-//! report · export                    a run as a page; models, preferences and curves for other tools
+//! report · export · audit            a run as a page, for other tools, looked at and compared
 //! pipeline · config                  the stages of SALMON; salmon.toml
 //! world · import                     the toy world to try them on; files into tables
 //! stage                              graph, fingerprints, runner, commits
@@ -56,6 +56,7 @@
 #![warn(missing_docs, unreachable_pub)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod draw;

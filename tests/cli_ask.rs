@@ -134,3 +134,50 @@ fn lineage_is_a_tree_back_to_the_files() {
     let unknown = salmon(&["runs", "--run", tiny(), "--lineage", "nothing"]).failed(2);
     assert!(unknown.contains("has no `nothing`; it has demonstrations, evaluations"), "{unknown}");
 }
+
+#[test]
+fn a_lineage_is_a_graph_back_to_principles_templates_and_files() {
+    let nodes = salmon(&["runs", "--run", tiny(), "--lineage", "preferences", "--format", "json"]).rows();
+    let node = |name: &str| nodes.iter().find(|node| node["name"] == name).unwrap();
+    assert_eq!(node("preferences")["stage"], "preferences");
+    assert!(node("preferences")["inputs"][0].as_str().unwrap().starts_with("tables/judgments/"));
+    assert!(node("judgments")["principles"].as_array().unwrap().len() > 5);
+    assert_eq!(node("judgments")["templates"].as_object().unwrap().len(), 1);
+    assert_eq!(node("prompts")["files"].as_array().unwrap().len(), 1);
+    assert!(node("base")["stage"].is_null(), "from outside the run");
+    let ids: Vec<&str> = nodes.iter().map(|node| node["id"].as_str().unwrap()).collect();
+    let inputs = nodes.iter().flat_map(|node| node["inputs"].as_array().unwrap());
+    assert!(inputs.map(|input| input.as_str().unwrap()).all(|input| ids.contains(&input)), "the graph is closed");
+    let dot = salmon(&["runs", "--run", tiny(), "--lineage", "policy:brief", "--format", "dot"]).ok();
+    assert!(dot.starts_with("digraph lineage {\n") && dot.ends_with("}\n"), "{dot}");
+    assert!(dot.contains("\"principles Concise\" [shape=note];"), "{dot}");
+    assert_eq!(dot.matches('"').count() % 2, 0);
+    // One version by the beginning of its fingerprint, also when it is not current.
+    let print = node("pairs")["fingerprint"].as_str().unwrap();
+    let one = salmon(&["runs", "--run", tiny(), "--lineage", &format!("pairs@{}", &print[..6])]).ok();
+    assert!(one.starts_with(&format!("table pairs {} (", &print[..8])), "{one}");
+    let fails = |args: &[&str]| salmon(&[&["runs", "--run", tiny()], args].concat()).failed(2);
+    assert!(fails(&["--lineage", "pairs@zz"]).contains("has no version zz of `pairs`"));
+    assert!(fails(&["--lineage", "metrics@"]).contains("is any of "));
+    assert!(fails(&["--lineage", "pairs", "--format", "csv"]).contains("a lineage is written as table, json or dot"));
+    assert!(fails(&["--format", "dot"]).contains("name a table or model with --lineage"));
+}
+
+#[test]
+fn the_cost_of_a_run_adds_up() {
+    let rows = salmon(&["runs", "--run", tiny(), "--cost", "--format", "json"]).rows();
+    assert_eq!(rows.len(), 17, "16 stages and their sum");
+    let (all, stages) = rows.split_last().unwrap();
+    assert_eq!(all["stage"], "all stages");
+    let sum = |key: &str| stages.iter().filter_map(|row| row[key].as_f64()).sum::<f64>();
+    for key in ["runs", "rows", "tokens"] {
+        assert_eq!(all[key].as_f64(), Some(sum(key)), "{key}");
+    }
+    assert!((all["seconds"].as_f64().unwrap() - sum("seconds")).abs() < 0.2);
+    let stage = |name: &str| stages.iter().find(|row| row["stage"] == name).unwrap();
+    assert!(
+        stage("responses")["tokens"].as_i64().unwrap() > 100 && stage("policy:brief")["tokens"].as_i64().unwrap() > 10
+    );
+    assert!(stage("judgments")["tokens"].is_null());
+    assert_eq!(stages.iter().map(|row| row["runs"].as_i64().unwrap()).sum::<i64>(), 16);
+}

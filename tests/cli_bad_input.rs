@@ -95,7 +95,7 @@ fn a_wrong_model_is_code_4() {
 #[test]
 fn a_wrong_place_is_code_5() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["sql", "score", "chat", "runs", "report"] {
+    for command in ["sql", "score", "chat", "runs", "report", "gc", "verify"] {
         let more = if command == "score" { &["--instruction", "a", "--response", "b"][..] } else { &[] };
         let args = [&[command, "--run", "nowhere"], more].concat();
         line(folder.path(), &args, 5);

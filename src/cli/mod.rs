@@ -7,10 +7,13 @@ mod at_hand;
 pub mod chat;
 pub mod check;
 pub mod demo;
+pub mod diff;
 pub mod export;
+pub mod gc;
 pub mod generate;
 pub mod import;
 pub mod init;
+mod lines;
 pub mod logprobs;
 mod opened;
 pub mod progress;
@@ -20,6 +23,7 @@ pub mod run;
 pub mod runs;
 pub mod score;
 pub mod sql;
+pub mod verify;
 
 pub use reference::reference;
 
@@ -75,8 +79,14 @@ pub enum Command {
     Generate(generate::GenerateArgs),
     /// Show how likely a model folder finds every token of a text
     Logprobs(logprobs::LogprobsArgs),
-    /// Show what was run, or what a table or model was made from
+    /// Show what was run, what it cost, or what a table or model was made from
     Runs(runs::RunsArgs),
+    /// Compare two runs: what they are made from, and what came of it
+    Diff(diff::DiffArgs),
+    /// List or remove what of a run nothing needs any more
+    Gc(gc::GcArgs),
+    /// Read everything a run has and compare it with what its manifests say
+    Verify(verify::VerifyArgs),
     /// Write everything about a run as one HTML page
     Report(report::ReportArgs),
     /// Write models, preferences or training curves of a run for other tools
@@ -112,6 +122,9 @@ async fn execute(command: Command) -> Result<()> {
         Command::Generate(args) => generate::run(args).await,
         Command::Logprobs(args) => logprobs::run(args),
         Command::Runs(args) => runs::run(args).await,
+        Command::Diff(args) => diff::run(args).await,
+        Command::Gc(args) => gc::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Export(command) => export::run(command).await,
     }

@@ -62,6 +62,19 @@ impl Progress for Bars {
         }
     }
 
+    fn waiting(&self, stage: &str, holder: &str) {
+        let bar = ProgressBar::new_spinner().with_style(style("{spinner} {prefix}  waits for {msg}  {elapsed}"));
+        bar.set_prefix(stage.to_string());
+        bar.set_message(holder.to_string());
+        bar.enable_steady_tick(Duration::from_millis(120));
+        self.replace(Some(bar));
+    }
+
+    fn made_elsewhere(&self, stage: &str) {
+        self.replace(None);
+        eprintln!("{}", elsewhere_line(stage));
+    }
+
     fn advanced(&self, _stage: &str, done: u64, total: Option<u64>, unit: &str) {
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(bar) = bar.as_ref() else { return };
@@ -146,6 +159,14 @@ impl Progress for Lines {
         self.say(&format!("{stage}: {known}"));
     }
 
+    fn waiting(&self, stage: &str, holder: &str) {
+        self.say(&format!("{stage}: waits for {holder}"));
+    }
+
+    fn made_elsewhere(&self, stage: &str) {
+        self.say(&elsewhere_line(stage));
+    }
+
     fn advanced(&self, stage: &str, done: u64, total: Option<u64>, unit: &str) {
         self.with(|inner| {
             let now = Instant::now();
@@ -179,6 +200,10 @@ impl Progress for Lines {
 
 fn cached_line(stage: &str) -> String {
     format!("{stage}: cached")
+}
+
+fn elsewhere_line(stage: &str) -> String {
+    format!("{stage}: cached (another runner made it)")
 }
 
 fn finished_line(stage: &str, rows: u64, seconds: f64) -> String {

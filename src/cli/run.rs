@@ -85,16 +85,18 @@ pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options:
     let (store, graph) = open(config, folder, run)?;
     let stop = Stop::new();
     stop.on_signals()?;
-    keep(&store, text).await?;
+    keep(&store, &text).await?;
     let done = stage::run(&graph, &store, options, progress::watcher(), &stop).await?;
-    if done.iter().all(|planned| matches!(planned.state, State::Cached)) {
+    // The pointers are this configuration's now, whichever other one began meanwhile.
+    keep(&store, &text).await?;
+    if done.iter().all(|planned| planned.state == State::Cached) {
         eprintln!("nothing to do: all {} stages are up to date", done.len());
     }
     Ok(())
 }
 
 /// Keeps the configuration in the run, for the commands that ask its models and for people.
-async fn keep(store: &Store, text: String) -> Result<()> {
+async fn keep(store: &Store, text: &str) -> Result<()> {
     let text = format!("# The configuration of the last `salmon run` here, defaults included.\n{text}");
     match store.get(CONFIG).await? {
         Some(before) if before == text.as_bytes() => Ok(()),

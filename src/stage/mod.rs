@@ -48,6 +48,7 @@ mod job;
 mod progress;
 mod runner;
 mod stop;
+mod turns;
 
 pub use fingerprint::{difference, fingerprint};
 pub use graph::{Graph, Preview, Run, Stage};

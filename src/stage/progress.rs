@@ -28,6 +28,14 @@ pub trait Progress: Debug + Send + Sync {
     fn started(&self, stage: &str, why: &str);
     /// What the stage takes from earlier versions.
     fn known(&self, stage: &str, known: Known);
+    /// Another runner works on what the stage would make; `holder` says who.
+    fn waiting(&self, stage: &str, holder: &str) {
+        let _ = (stage, holder);
+    }
+    /// Another runner made the stage's version meanwhile.
+    fn made_elsewhere(&self, stage: &str) {
+        self.cached(stage);
+    }
     /// `done` of `total` (when known) `unit`s ("rows", "shards", "steps") of the stage are there, those of earlier
     /// attempts included.
     fn advanced(&self, stage: &str, done: u64, total: Option<u64>, unit: &str);

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::turns::Turns;
 use super::{Graph, Job, Known, Progress, Silent, Stage, Stop, difference, fingerprint};
 use crate::store::cache_folder;
 use crate::store::{Artifact, Current, Earlier, Info, Kind, Lineage, Made, Manifest, Record, Store, Version};
@@ -54,13 +55,19 @@ pub struct Planned {
 }
 
 /// A stage with its place in the store worked out.
-struct Resolved<'a> {
-    stage: &'a Stage,
-    lineage: Lineage,
-    fingerprint: String,
-    inputs: BTreeMap<Artifact, Vec<Version>>,
-    outputs: BTreeMap<Artifact, Version>,
-    state: State,
+pub(super) struct Resolved<'a> {
+    pub(super) stage: &'a Stage,
+    pub(super) lineage: Lineage,
+    pub(super) fingerprint: String,
+    pub(super) inputs: BTreeMap<Artifact, Vec<Version>>,
+    pub(super) outputs: BTreeMap<Artifact, Version>,
+    pub(super) state: State,
+}
+
+impl From<Resolved<'_>> for Planned {
+    fn from(r: Resolved<'_>) -> Self {
+        Planned { stage: r.stage.name.clone(), fingerprint: r.fingerprint, state: r.state, known: None }
+    }
 }
 
 /// What [`run`] would do, without doing it.
@@ -73,8 +80,7 @@ pub async fn plan(graph: &Graph, store: &Store, options: &Options) -> Result<Vec
     let mut planned = Vec::new();
     for resolved in resolve(graph, store, &current, options).await? {
         let known = preview(&resolved, store, options).await?;
-        let (stage, fingerprint) = (resolved.stage.name.clone(), resolved.fingerprint);
-        planned.push(Planned { stage, fingerprint, state: resolved.state, known });
+        planned.push(Planned { known, ..Planned::from(resolved) });
     }
     Ok(planned)
 }
@@ -91,7 +97,8 @@ async fn preview(resolved: &Resolved<'_>, store: &Store, options: &Options) -> R
     preview(Arc::new(job(resolved, store, options, &progress, &Stop::new()).await?)).await
 }
 
-/// Brings the wanted stages up to date. Gives what was planned, all of it done.
+/// Brings the wanted stages up to date. Gives what was planned, all of it done, by this runner or by another one that
+/// worked on the same run meanwhile ([`turns`](super::turns)).
 ///
 /// # Errors
 /// As [`plan`]; the first error of a stage; an interruption when `stop` was asked. Stages that were committed
@@ -103,33 +110,22 @@ pub async fn run(
     progress: Arc<dyn Progress>,
     stop: &Stop,
 ) -> Result<Vec<Planned>> {
-    let mut current = Current::load(store).await?;
-    let mut done = Vec::new();
-    for resolved in resolve(graph, store, &current, options).await? {
-        let name = &resolved.stage.name;
-        match &resolved.state {
-            State::Cached => progress.cached(name),
-            State::Copy(from) => {
-                stop.check(format!("stage {name}"))?;
-                copy(&resolved, from, store, options, &progress).await.inspect_err(|_| progress.ended(name))?;
-            }
-            State::Run(why) => {
-                stop.check(format!("stage {name}"))?;
-                progress.started(name, why);
-                let executed = execute(&resolved, store, options, &progress, stop).await;
-                executed.inspect_err(|_| progress.ended(name))?;
-            }
-        }
-        for artifact in resolved.outputs.keys() {
-            current.set(store, artifact, name, &resolved.fingerprint).await?;
-        }
-        let (stage, fingerprint) = (name.clone(), resolved.fingerprint);
-        done.push(Planned { stage, fingerprint, state: resolved.state, known: None });
+    let current = Current::load(store).await?;
+    let resolved = resolve(graph, store, &current, options).await?;
+    if resolved.iter().all(|r| r.state == State::Cached) && changes(graph, options, &current, &resolved).is_empty() {
+        resolved.iter().for_each(|r| progress.cached(&r.stage.name));
+        return Ok(resolved.into_iter().map(Planned::from).collect());
     }
-    if options.select.is_empty() {
-        forget_others(graph, store, &mut current).await?;
-    }
-    Ok(done)
+    let turns = Turns { graph, store, options, progress: &progress, stop };
+    let lease = turns.begin(&resolved).await?;
+    // Again, for what was there may have been removed before the lease said that it is needed.
+    let done = async {
+        let current = Current::load(store).await?;
+        turns.all(resolve(graph, store, &current, options).await?, current).await
+    };
+    let done = done.await;
+    lease.release().await;
+    done
 }
 
 /// Fingerprints and states of the wanted stages, in order.
@@ -198,10 +194,7 @@ async fn state(
     if options.force.contains(&stage.name) {
         return Ok(State::Run("forced".into()));
     }
-    let mut missing = 0;
-    for version in outputs.values() {
-        missing += usize::from(Manifest::read(store, version).await?.is_none());
-    }
+    let missing = missing(store, outputs).await?;
     if missing == 0 {
         return Ok(State::Cached);
     }
@@ -229,8 +222,17 @@ async fn state(
     Ok(State::Run(if began { "its last attempt did not finish".into() } else { "no version yet".into() }))
 }
 
+/// How many of a stage's versions do not exist.
+pub(super) async fn missing(store: &Store, outputs: &BTreeMap<Artifact, Version>) -> Result<usize> {
+    let mut missing = 0;
+    for version in outputs.values() {
+        missing += usize::from(Manifest::read(store, version).await?.is_none());
+    }
+    Ok(missing)
+}
+
 /// Runs one stage and commits what it made: tables first, the model last.
-async fn execute(
+pub(super) async fn execute(
     resolved: &Resolved<'_>,
     store: &Store,
     options: &Options,
@@ -309,7 +311,7 @@ async fn job(
 }
 
 /// Takes a stage's versions from another run: tables first, the model last.
-async fn copy(
+pub(super) async fn copy(
     resolved: &Resolved<'_>,
     from: &str,
     to: &Store,
@@ -352,23 +354,29 @@ async fn sweep(store: &Store, version: &Version) {
     }
 }
 
-/// Removes pointers of stages that the configuration no longer has, so that `metrics` and the like hold this
-/// configuration's rows only. What a stage reads from outside the graph, and imports, stay.
-async fn forget_others(graph: &Graph, store: &Store, current: &mut Current) -> Result<()> {
-    let stages: BTreeSet<&str> = graph.stages().iter().map(|stage| stage.name.as_str()).collect();
-    let read: BTreeSet<&Artifact> =
-        graph.stages().iter().flat_map(|s| &s.inputs).filter(|input| graph.makers(input).is_empty()).collect();
-    let stale: Vec<(Artifact, String)> = current
-        .all()
-        .filter(|(artifact, stage, _)| {
-            !stages.contains(stage) && !read.contains(artifact) && !stage.starts_with("import")
-        })
-        .map(|(artifact, stage, _)| (artifact.clone(), stage.to_string()))
-        .collect();
-    for (artifact, stage) in stale {
-        current.remove(store, &artifact, &stage).await?;
+/// A pointer to set, or without a fingerprint, to forget.
+pub(super) type Change = (Artifact, String, Option<String>);
+
+/// What the pointers lack to be those of this configuration: every wanted stage's versions, and nothing of stages that
+/// the configuration no longer has, so that `metrics` and the like hold this configuration's rows only. What a stage
+/// reads from outside the graph, and imports, stay.
+pub(super) fn changes(graph: &Graph, options: &Options, current: &Current, wanted: &[Resolved<'_>]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for resolved in wanted {
+        let (name, print) = (&resolved.stage.name, &resolved.fingerprint);
+        let moved = resolved.outputs.keys().filter(|a| current.fingerprint(a, name) != Some(print));
+        changes.extend(moved.map(|artifact| (artifact.clone(), name.clone(), Some(print.clone()))));
     }
-    Ok(())
+    if options.select.is_empty() {
+        let stages: BTreeSet<&str> = graph.stages().iter().map(|stage| stage.name.as_str()).collect();
+        let read: BTreeSet<&Artifact> =
+            graph.stages().iter().flat_map(|s| &s.inputs).filter(|input| graph.makers(input).is_empty()).collect();
+        let stale = current.all().filter(|(artifact, stage, _)| {
+            !stages.contains(stage) && !read.contains(artifact) && !stage.starts_with("import")
+        });
+        changes.extend(stale.map(|(artifact, stage, _)| (artifact.clone(), stage.to_string(), None)));
+    }
+    changes
 }
 
 fn default_cache() -> PathBuf {

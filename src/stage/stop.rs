@@ -14,6 +14,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Stop {
     asked: watch::Sender<bool>,
+    /// What else stops the work at hand.
+    also: Option<watch::Sender<bool>>,
 }
 
 impl Default for Stop {
@@ -25,7 +27,12 @@ impl Default for Stop {
 impl Stop {
     /// A token that nobody has asked to stop.
     pub fn new() -> Self {
-        Stop { asked: watch::Sender::new(false) }
+        Stop { asked: watch::Sender::new(false), also: None }
+    }
+
+    /// The same token, which also stops once `signal` is true.
+    pub fn or(&self, signal: watch::Sender<bool>) -> Stop {
+        Stop { asked: self.asked.clone(), also: Some(signal) }
     }
 
     /// Asks to stop.
@@ -35,7 +42,7 @@ impl Stop {
 
     /// Whether someone asked to stop.
     pub fn asked(&self) -> bool {
-        *self.asked.borrow()
+        *self.asked.borrow() || self.also.as_ref().is_some_and(|also| *also.borrow())
     }
 
     /// Ends a stage between two commits.
@@ -48,8 +55,15 @@ impl Stop {
 
     /// Waits until someone asks to stop.
     pub async fn wait(&self) {
-        // The sender lives in self, so waiting cannot fail.
-        let _ = self.asked.subscribe().wait_for(|asked| *asked).await;
+        let (mut asked, mut also) = (self.asked.subscribe(), self.also.as_ref().map(watch::Sender::subscribe));
+        let also = async {
+            match &mut also {
+                Some(also) => drop(also.wait_for(|also| *also).await),
+                None => std::future::pending().await,
+            }
+        };
+        // The senders live in self, so waiting cannot fail.
+        tokio::select! { _ = asked.wait_for(|asked| *asked) => {}, () = also => {} }
     }
 
     /// Asks to stop at the first SIGINT or SIGTERM, and exits at the second. Call it inside the runtime.

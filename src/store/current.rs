@@ -32,21 +32,38 @@ impl Current {
     /// # Errors
     /// A store error when a pointer cannot be read.
     pub async fn load(store: &Store) -> Result<Self> {
+        let (current, damaged) = Current::load_each(store).await?;
+        damaged.into_iter().next().map_or(Ok(current), Err)
+    }
+
+    /// The same; a damaged pointer is left out and told.
+    ///
+    /// # Errors
+    /// A store error when the store cannot be read.
+    pub async fn load_each(store: &Store) -> Result<(Self, Vec<Error>)> {
         let keys: Vec<String> = store.list("current").await?.into_iter().map(|entry| entry.key).collect();
         let read = |key: String| async move {
-            let bytes = store.get(&key).await?;
-            let pointer: Option<Pointer> = bytes
-                .map(|b| serde_json::from_slice(&b))
-                .transpose()
-                .map_err(|e| Error::store(store.name_of(&key), "is damaged; delete it and run again").because(e))?;
-            Ok((key, pointer))
+            let Some(bytes) = store.get(&key).await? else { return Ok(None) };
+            let damaged = |e| Error::store(store.name_of(&key), "is damaged; delete it and run again").because(e);
+            let pointer = serde_json::from_slice::<Pointer>(&bytes).map_err(damaged).and_then(|pointer| {
+                if pointer.format > FORMAT {
+                    return Err(Error::store(store.name_of(&key), "was written by a newer salmon; update salmon"));
+                }
+                Ok(pointer)
+            });
+            Ok(Some((key, pointer)))
         };
-        let mut current = Current::default();
-        for (key, pointer) in Store::each(keys, read).await? {
-            let (Some((artifact, stage)), Some(pointer)) = (parse(&key), pointer) else { continue };
-            current.pointers.entry(artifact).or_default().insert(stage, pointer.fingerprint);
+        let (mut current, mut damaged) = (Current::default(), Vec::new());
+        for (key, pointer) in Store::each(keys, read).await?.into_iter().flatten() {
+            match (parse(&key), pointer) {
+                (Some((artifact, stage)), Ok(pointer)) => {
+                    current.pointers.entry(artifact).or_default().insert(stage, pointer.fingerprint);
+                }
+                (Some(_), Err(e)) => damaged.push(e),
+                (None, _) => {}
+            }
         }
-        Ok(current)
+        Ok((current, damaged))
     }
 
     /// The current version that `stage` made of `artifact`.

@@ -44,10 +44,7 @@ pub async fn earlier(stores: &[Store], artifact: &Artifact, fits: impl Fn(&Linea
 }
 
 /// The committed versions of `artifact`, by fingerprint.
-///
-/// # Errors
-/// A store error when the store cannot be listed.
-pub async fn versions(store: &Store, artifact: &Artifact) -> Result<Vec<Version>> {
+async fn versions(store: &Store, artifact: &Artifact) -> Result<Vec<Version>> {
     let prefix = format!("{}/{}", artifact.kind.folder(), artifact.name);
     let listed = store.list(&prefix).await?;
     let print =

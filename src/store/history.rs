@@ -97,17 +97,15 @@ pub fn table(records: &[Record]) -> Result<RecordBatch> {
 impl Info {
     /// What is known when a stage begins: time, machine and version.
     pub fn begin() -> Self {
-        Info {
-            rows: 0,
-            seconds: 0.0,
-            started: utc(SystemTime::now()),
-            host: host(),
-            version: env!("CARGO_PKG_VERSION").to_string(),
-        }
+        Info { rows: 0, seconds: 0.0, started: now(), host: host(), version: env!("CARGO_PKG_VERSION").to_string() }
     }
 }
 
-/// UTC with microseconds, RFC 3339.
+/// The time: UTC with microseconds, RFC 3339.
+pub(super) fn now() -> String {
+    utc(SystemTime::now())
+}
+
 fn utc(time: SystemTime) -> String {
     let micros = time.duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_micros() as i64);
     match arrow::temporal_conversions::timestamp_us_to_datetime(micros) {
@@ -116,7 +114,7 @@ fn utc(time: SystemTime) -> String {
     }
 }
 
-fn host() -> String {
+pub(super) fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = name.or_else(|| std::env::var("HOSTNAME").ok()).map(|name| name.trim().to_string());
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".into())

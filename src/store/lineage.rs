@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{Artifact, Kind, Version};
+
 /// Everything that decides the rows or weights a stage makes. Two equal lineages make equal bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
@@ -33,6 +35,25 @@ pub struct Lineage {
     /// Template texts by name.
     #[serde(default)]
     pub templates: BTreeMap<String, String>,
+}
+
+impl Lineage {
+    /// The versions it names, tables first; what came from outside of the run is among them and has no manifest.
+    pub fn versions(&self) -> Vec<Version> {
+        self.named().into_iter().map(|(_, version)| version).collect()
+    }
+
+    /// The same with the names that the lineage has for them: `metrics/sft` is what stage sft made of a table that
+    /// several stages make.
+    pub fn named(&self) -> Vec<(&str, Version)> {
+        let tables = self.inputs.iter().map(|(name, print)| (Kind::Table, name, print));
+        let models = self.models.iter().map(|(name, print)| (Kind::Model, name, print));
+        let version = |(kind, name, print): (Kind, &'_ String, &String)| {
+            let bare = name.split('/').next().unwrap_or(name);
+            Version::new(Artifact { kind, name: bare.into() }, print.as_str()).ok()
+        };
+        tables.chain(models).filter_map(|one| Some((one.1.as_str(), version(one)?))).collect()
+    }
 }
 
 /// `value` as JSON text that does not depend on the order in which keys were inserted.

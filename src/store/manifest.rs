@@ -250,7 +250,7 @@ impl Manifest {
     }
 
     /// Whether the columns are those of `schema`.
-    pub(super) fn has_columns(&self, schema: &Schema) -> bool {
+    pub fn has_columns(&self, schema: &Schema) -> bool {
         self.schema.as_deref() == Some(&columns_of(schema))
     }
 }

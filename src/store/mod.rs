@@ -12,13 +12,14 @@
 //!                                  /manifest.json            the commit
 //! <run>/current/tables/<name>/<stage>.json                   which version the last configuration uses
 //! <run>/runs/<time>-<stage>-<process>.json                   history
+//! <run>/leases/<work>/00001.json                             who works on it, while it is worked on
 //! ```
 //!
 //! A version's fingerprint is the hash of everything that decides its bytes ([`Lineage`]), so names and bytes of
 //! files are the same whichever attempt wrote them: an attempt that dies leaves files that nothing names, and the
 //! next one writes the same bytes under the same names. `manifest.json` is published last, with a conditional
 //! put, and is the only thing readers trust. There is no rename, no append and no lock in this design, because
-//! object stores have none of them.
+//! object stores have none of them; a lease only keeps two runners from doing the same work.
 
 mod checkpoint;
 mod conform;
@@ -26,9 +27,13 @@ mod current;
 mod earlier;
 mod fault;
 mod folder;
+pub mod gc;
 mod history;
+mod holder;
+mod lease;
 mod lineage;
 mod manifest;
+mod multipart;
 mod name;
 mod object;
 mod parquet;
@@ -40,18 +45,24 @@ mod upload;
 
 pub use checkpoint::Checkpoints;
 pub use current::Current;
-pub use earlier::{Earlier, earlier, versions};
+pub use earlier::{Earlier, earlier};
 pub use folder::{fetch, fetch_into, files_of, upload_file, upload_folder};
+pub use gc::versions;
 pub use history::{Made, Record, records, table as runs_table};
+pub use holder::Holder;
+pub use lease::{Claim, Found, Lease, bury_dead, leases};
 pub use lineage::{Lineage, canonical};
 pub use manifest::{ColumnEntry, Digest, FileEntry, Info, Manifest};
 pub use name::{Artifact, Kind, Version, check_name};
 pub use object::{Entry, Store};
 pub use parquet::{Limits, TableSink};
-pub use rows::read_rows;
+pub use rows::{part_facts, read_rows};
 pub use shards::Shards;
-pub use sql::{bind, bind_batches, bind_run, provider};
+pub use sql::{bind, bind_as, bind_batches, bind_run, provider};
 pub use upload::Upload;
+
+/// The work of removing what nothing names; see [`Claim`].
+pub const GC: &str = "gc";
 
 /// The first characters of a hash, enough to tell versions apart by eye.
 pub fn short(hash: &str) -> &str {

@@ -4,8 +4,10 @@
 //! fails with one line that names the object's URL; none ever shows a credential.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -34,6 +36,8 @@ pub struct Entry {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
+    /// When it was last written, by the store's clock.
+    pub modified: SystemTime,
 }
 
 impl fmt::Debug for Store {
@@ -100,7 +104,7 @@ impl Store {
     }
 
     /// The URL of an object, for errors.
-    pub(super) fn name_of(&self, key: &str) -> String {
+    pub(crate) fn name_of(&self, key: &str) -> String {
         format!("{}/{key}", self.place.shown)
     }
 
@@ -119,6 +123,12 @@ impl Store {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(failed(e)),
         }
+    }
+
+    /// Some bytes of an object that is there.
+    pub async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        let found = self.place.objects.get_range(&self.path(key)?, range).await;
+        found.map_err(|e| fault::object(&self.name_of(key), "reading", &e))
     }
 
     /// The object's size in bytes, or `None` when there is no such object.
@@ -184,7 +194,10 @@ impl Store {
         let skip = if self.place.base.is_root() { 0 } else { self.place.base.as_ref().len() + 1 };
         let mut entries: Vec<Entry> = listed
             .into_iter()
-            .filter_map(|meta| Some(Entry { key: meta.location.as_ref().get(skip..)?.to_string(), size: meta.size }))
+            .filter_map(|meta| {
+                let key = meta.location.as_ref().get(skip..)?.to_string();
+                Some(Entry { key, size: meta.size, modified: meta.last_modified.into() })
+            })
             .collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(entries)

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt, TryStreamExt};
@@ -18,7 +19,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::{Manifest, Store, fault};
+use super::{FileEntry, Manifest, Store, Version, fault};
 use crate::{Error, Result};
 
 /// Rows `range` (from 0) of the table version `manifest` describes; a range beyond the end is cut.
@@ -51,6 +52,20 @@ pub async fn read_rows(store: &Store, manifest: &Manifest, range: Range<u64>) ->
         first += file.rows;
     }
     Ok(batches)
+}
+
+/// The columns and the number of rows of one part, from its footer.
+///
+/// # Errors
+/// A store error when it cannot be read as Parquet.
+pub async fn part_facts(store: &Store, version: &Version, file: &FileEntry) -> Result<(SchemaRef, u64)> {
+    let key = version.key(&file.path);
+    let part = Part { objects: Arc::clone(store.objects()), path: store.path(&key)?, size: file.size };
+    let reader = ParquetRecordBatchStreamBuilder::new(part).await.map_err(|e| {
+        Error::store(store.name_of(&key), "cannot be read as Parquet; run its stage again with --force")
+            .because(fault::scrub(&e.to_string()))
+    })?;
+    Ok((Arc::clone(reader.schema()), reader.metadata().file_metadata().num_rows().max(0) as u64))
 }
 
 /// A part as the Parquet reader wants it.

@@ -54,7 +54,15 @@ pub async fn bind_run(ctx: &SessionContext, store: &Store) -> Result<()> {
 /// # Errors
 /// As [`provider`].
 pub fn bind(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Manifest]) -> Result<()> {
-    replace(ctx, table.name, provider(ctx, store, table, manifests)?)
+    bind_as(ctx, store, table, manifests, table.name)
+}
+
+/// The same under another name.
+///
+/// # Errors
+/// As [`provider`].
+pub fn bind_as(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Manifest], name: &str) -> Result<()> {
+    replace(ctx, name, provider(ctx, store, table, manifests)?)
 }
 
 /// The union of the versions in `manifests` for scans in `ctx`, without a name there.

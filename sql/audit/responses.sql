@@ -1,0 +1,17 @@
+-- audit/responses: the accounts of table `responses`.
+-- In:  responses, prompts.  Out: per rule what was found and what must be.
+with train as (
+  select count(*) as n from prompts where split = 'train'
+)
+select 'rows, which are chosen training prompts x rounds x samples' as rule,
+  (select count(*) from responses) as found,
+  (select case when $prompts = 0 then n else least(n, $prompts + $test_prompts) end from train) * $rounds * $samples as expected
+union all
+select 'rows whose prompt and sample are there twice', (select count(*) from responses)
+  - (select count(*) from (select distinct prompt_id, sample from responses)), 0
+union all
+select 'rows of prompts that are not in table prompts', count(*), 0
+from responses r left anti join prompts p on p.prompt_id = r.prompt_id
+union all
+select 'rows that are kept with a drop_reason, or dropped without', count(*), 0
+from responses where kept <> (drop_reason is null)
