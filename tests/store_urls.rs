@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use salmon::world::base;
 
@@ -116,6 +116,21 @@ fn a_model_at_a_url_is_fetched_once_and_again_when_it_is_damaged() {
     let line = String::from_utf8(missing.stderr).unwrap();
     assert_eq!(missing.status.code(), Some(5));
     assert_eq!(line, "salmon: s3://bucket/models/other: there are no files at this URL; check it\n");
+}
+
+#[test]
+fn processes_that_want_a_model_at_once_fetch_it_once() {
+    let far = Far::new();
+    far.put("models/pocket", &base::folder().unwrap());
+    let start = |_| {
+        let mut command = far.s3.reach(salmon(&ASK));
+        command.env("XDG_CACHE_HOME", far.home.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let processes: Vec<Child> = (0..3).map(start).collect();
+    let outputs: Vec<Output> = processes.into_iter().map(|process| process.wait_with_output().unwrap()).collect();
+    outputs.iter().for_each(|output| drop(succeeded(output)));
+    assert!(outputs.iter().all(|output| output.stdout == outputs[0].stdout && !output.stdout.is_empty()));
+    assert_eq!(far.read().iter().filter(|name| *name == "model.safetensors").count(), 1);
 }
 
 #[test]
