@@ -53,7 +53,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
     }
     let options = Options { select: args.stages, force: args.force, cache: None, reuse };
     if args.dry_run {
-        let (store, graph) = open(config, folder, &args.run)?;
+        let (store, graph) = open(config, folder, &args.run).await?;
         for planned in stage::plan(&graph, &store, &options).await? {
             let known = planned.known.map(|known| format!("; {known}")).unwrap_or_default();
             match planned.state {
@@ -70,9 +70,9 @@ pub async fn run(args: RunArgs) -> Result<()> {
 /// The object of a run that holds the configuration of its last execution, with absolute paths.
 pub(super) const CONFIG: &str = "config.toml";
 
-fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph)> {
+async fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph)> {
     let store = Store::open(run)?;
-    let setup = Arc::new(Setup::load(config, folder)?);
+    let setup = Arc::new(Setup::load(config, folder).await?);
     Ok((store, pipeline::graph(&setup)?))
 }
 
@@ -82,7 +82,7 @@ fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph
 /// As [`run`].
 pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options: &Options) -> Result<()> {
     let text = config.clone().anchored(folder)?.to_toml()?;
-    let (store, graph) = open(config, folder, run)?;
+    let (store, graph) = open(config, folder, run).await?;
     let stop = Stop::new();
     stop.on_signals()?;
     keep(&store, &text).await?;

@@ -80,7 +80,7 @@ impl Default for Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// Folder of a LLaMA-family model from Hugging Face; `pocket` for the one that salmon ships, `pretrain` to make that
+    /// Folder of a LLaMA-family model from Hugging Face, or its URL; `pocket` for the one that salmon ships, `pretrain` to make that
     /// one first.
     pub base: String,
     /// `float32` or `bfloat16`: what the weights are held in while training.
@@ -122,9 +122,9 @@ pub enum Dtype {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// Parquet files with the columns of table `prompts`.
+    /// Parquet files with the columns of table `prompts`, by path or URL.
     pub prompts: Vec<String>,
-    /// Parquet files with `prompt`, `chosen`, `rejected`, for `reward_pretraining`.
+    /// Parquet files with `prompt`, `chosen`, `rejected`, by path or URL, for `reward_pretraining`.
     pub human_preferences: Vec<String>,
 }
 

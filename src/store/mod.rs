@@ -21,8 +21,10 @@
 //! put, and is the only thing readers trust. There is no rename, no append and no lock in this design, because
 //! object stores have none of them; a lease only keeps two runners from doing the same work.
 
+mod cache;
 mod checkpoint;
 mod conform;
+mod credentials;
 mod current;
 mod earlier;
 mod fault;
@@ -38,6 +40,7 @@ mod name;
 mod object;
 mod parquet;
 mod place;
+mod remote;
 mod rows;
 mod shards;
 mod sql;
@@ -56,6 +59,7 @@ pub use manifest::{ColumnEntry, Digest, FileEntry, Info, Manifest};
 pub use name::{Artifact, Kind, Version, check_name};
 pub use object::{Entry, Store};
 pub use parquet::{Limits, TableSink};
+pub use remote::{Remote, is_url, local, shown};
 pub use rows::{part_facts, read_rows};
 pub use shards::Shards;
 pub use sql::{bind, bind_as, bind_batches, bind_run, provider};
