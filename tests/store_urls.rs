@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -237,6 +238,38 @@ fn base_and_prompts_at_urls_give_the_same_run_and_an_unchanged_one_loads_no_mode
     fs::remove_file(far.s3.object("models/pocket/config.json")).unwrap();
     let line = String::from_utf8(run(&[]).stderr).unwrap();
     assert!(line.contains("s3://bucket/models/pocket: there is no config.json below this URL"), "{line}");
+}
+
+/// The commands that read a run give the same for one on a server as for the same one on disk.
+#[test]
+fn reading_commands_say_the_same_of_a_run_on_a_server() {
+    let far = Far::new();
+    far.put("run", &whole().run());
+    let (url, disk) = ("s3://bucket/run", whole().run());
+    let page = far.home.path().join("report.html");
+    let asked =
+        ["--instruction", "what is the capital of arden ?", "--response", "it is lumen .", "--principle", "Honest"];
+    for arguments in [
+        &["runs"][..],
+        &[&["score"][..], &asked].concat(),
+        &["sql", "--format", "json", "-c", "select * from evaluations order by 1, 2, 3, 4, 5"],
+        &["report", "--out", page.to_str().unwrap()],
+    ] {
+        let of = |run: &str| far.ok(&[arguments, &["--run", run]].concat());
+        let said = of(url);
+        assert!(!said.is_empty(), "{arguments:?}");
+        assert_eq!(said, of(disk.to_str().unwrap()), "{arguments:?}");
+    }
+    let chat = |run: &str| {
+        let mut command = far.s3.reach(salmon(&["chat", "--run", run, "--policy", "brief", "--seed", "3"]));
+        command.env("XDG_CACHE_HOME", far.home.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        process.stdin.take().unwrap().write_all(b"what is the river of arden ?\n").unwrap();
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty());
+        output.stdout
+    };
+    assert_eq!(chat(url), chat(disk.to_str().unwrap()));
 }
 
 #[test]
