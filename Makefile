@@ -2,7 +2,7 @@
 # `make test` runs every test. Both find or fetch libtorch first (scripts/libtorch.sh).
 # `make interop` holds exports against the Python programs that read them (scripts/interop); `make fuzz` throws damaged
 # bytes at every parser.
-.PHONY: demo test build lint interop fuzz setup
+.PHONY: demo test build lint interop chaos fuzz setup
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SALMON := $(TARGET)/debug/salmon
@@ -23,6 +23,12 @@ lint: setup
 interop: build
 	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --example logprobs
 	scripts/interop/run.sh
+
+# 200 kills on disk, on S3 and on S3 behind faults, full disks, clock jumps (docs/reliability.md); CHAOS_KILLS=20 for a
+# short one.
+chaos: setup
+	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --bin salmon --example chaos --example s3_server
+	$(TARGET)/debug/examples/chaos
 
 # FUZZ_SECONDS=60 for each target, 600 by default.
 fuzz: setup

@@ -31,6 +31,7 @@ mod import_formats;
 mod import_fuzz;
 mod import_support;
 mod kill;
+mod lost_answers;
 mod model_adapters;
 mod model_architectures;
 mod model_chat;

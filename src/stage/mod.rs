@@ -47,6 +47,7 @@ mod graph;
 mod job;
 mod progress;
 mod runner;
+mod scratch;
 mod stop;
 
 pub use fingerprint::{difference, fingerprint};
@@ -54,4 +55,5 @@ pub use graph::{Graph, Run, Stage};
 pub use job::Job;
 pub use progress::{Progress, Silent};
 pub use runner::{Options, Planned, State, plan, run};
-pub use stop::Stop;
+pub use scratch::Scratch;
+pub use stop::{PATIENCE, Stop};

@@ -142,7 +142,7 @@ pub async fn fetch_into(
         }
         let mut out = tokio::fs::File::create(&target).await.map_err(failed)?;
         let mut hasher = blake3::Hasher::new();
-        let Some(mut chunks) = store.read(&key).await? else {
+        let Some(mut chunks) = store.expected(|| store.read(&key)).await? else {
             file.present(store, version).await?;
             return Err(Error::store(store.name_of(&key), "vanished while it was read; run again"));
         };

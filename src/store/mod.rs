@@ -20,6 +20,7 @@
 //! put, and is the only thing readers trust. There is no rename, no append and no lock in this design, because
 //! object stores have none of them.
 
+mod again;
 mod checkpoint;
 mod conform;
 mod current;

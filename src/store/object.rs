@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 
+use super::again::{self, again};
 use super::place::{self, Place};
 use super::upload::Upload;
 use super::{Digest, fault};
@@ -130,6 +131,15 @@ impl Store {
         }
     }
 
+    /// Reads, with some patience, what must be there.
+    pub(super) async fn expected<T, F>(&self, read: impl Fn() -> F) -> Result<Option<T>>
+    where
+        F: Future<Output = Result<Option<T>>>,
+    {
+        let at_once = self.place.folder.is_some() || self.place.root.scheme() == "memory";
+        again::expected(at_once, read).await
+    }
+
     /// The object as a stream of chunks, or `None` when there is no such object.
     pub async fn read(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
         let name = self.name_of(key);
@@ -156,12 +166,18 @@ impl Store {
         put.map(drop).map_err(|e| fault::object(&self.name_of(key), "writing", &e))
     }
 
-    /// Writes the object unless it exists; false when it did.
+    /// Writes the object unless it exists; false when another one did.
+    ///
+    /// When the answer to a put that was carried out is lost, the next one finds the object there: then its bytes say
+    /// whose it is.
     pub async fn put_if_absent(&self, key: &str, bytes: impl Into<Bytes>) -> Result<bool> {
-        let path = self.path(key)?;
-        match self.place.objects.put_opts(&path, bytes.into().into(), PutMode::Create.into()).await {
+        let (path, bytes) = (self.path(key)?, bytes.into());
+        let put = || self.place.objects.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
+        match again(put).await {
             Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                Ok(self.expected(|| self.get(key)).await?.is_some_and(|found| found == bytes))
+            }
             Err(e) => Err(fault::object(&self.name_of(key), "writing", &e)),
         }
     }
@@ -174,11 +190,7 @@ impl Store {
     /// All objects below `prefix`, by key. A prefix that does not exist is empty.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let path = self.path(prefix)?;
-        let listed: Vec<_> = self
-            .place
-            .objects
-            .list(Some(&path))
-            .try_collect()
+        let listed: Vec<_> = again(|| self.place.objects.list(Some(&path)).try_collect())
             .await
             .map_err(|e| fault::object(&self.name_of(prefix), "listing", &e))?;
         let skip = if self.place.base.is_root() { 0 } else { self.place.base.as_ref().len() + 1 };
@@ -192,7 +204,8 @@ impl Store {
 
     /// Deletes the object; one that is gone already is fine.
     pub async fn delete(&self, key: &str) -> Result<()> {
-        match self.place.objects.delete(&self.path(key)?).await {
+        let path = self.path(key)?;
+        match again(|| self.place.objects.delete(&path)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(fault::object(&self.name_of(key), "deleting", &e)),
         }
