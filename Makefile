@@ -1,8 +1,9 @@
 # Two commands for a fresh machine: `make demo` runs the whole pipeline on the embedded toy world,
 # `make test` runs every test. Both find or fetch libtorch first (scripts/libtorch.sh).
+# `make conformance` runs the store's tests against a second S3 server (scripts/conformance).
 # `make interop` holds exports against the Python programs that read them (scripts/interop); `make fuzz` throws damaged
 # bytes at every parser.
-.PHONY: demo test build lint interop chaos fuzz setup
+.PHONY: demo test build lint interop chaos conformance fuzz setup
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SALMON := $(TARGET)/debug/salmon
@@ -23,6 +24,10 @@ lint: setup
 interop: build
 	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --example logprobs
 	scripts/interop/run.sh
+
+# The store's tests against another S3 server: moto's, or that of SALMON_CONFORMANCE_URL.
+conformance: setup
+	scripts/conformance/run.sh
 
 # 200 kills on disk, on S3 and on S3 behind faults, full disks, clock jumps (docs/reliability.md); CHAOS_KILLS=20 for a
 # short one.

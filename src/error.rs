@@ -108,7 +108,7 @@ impl Error {
 }
 
 impl fmt::Display for Error {
-    /// `place: problem (cause)` on one line, whatever line breaks the parts hold.
+    /// `place: problem (cause)` on one line, whatever line breaks the parts hold, without a credential in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = if self.place.is_empty() { String::new() } else { format!("{}: ", self.place) };
         text += &self.problem;
@@ -125,7 +125,8 @@ impl fmt::Display for Error {
                 cause = error.source();
             }
         }
-        f.write_str(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        f.write_str(&crate::secret::scrub(&line))
     }
 }
 

@@ -51,6 +51,7 @@
 //! model                              networks, adapters, heads, tokenizer, chat template
 //! store · principle                  versions and manifests; principles and templates
 //! table · torch · draw · error       schemas; the boundary to libtorch; random draws; one error type
+//! secret                             what no line that is shown may hold
 //! ```
 //! A layer uses those below it. `docs/architecture.md` goes through them one by one.
 #![warn(missing_docs, unreachable_pub)]
@@ -68,6 +69,7 @@ pub mod pipeline;
 pub mod principle;
 pub mod query;
 pub mod report;
+pub mod secret;
 pub mod stage;
 pub mod store;
 pub mod table;

@@ -13,14 +13,14 @@ fn arguments(words: &[&str]) -> Result<ImportArgs, clap::Error> {
     ImportArgs::from_arg_matches(&command.try_get_matches_from(words)?)
 }
 
-#[test]
-fn the_command_writes_both_tables() {
+#[tokio::test]
+async fn the_command_writes_both_tables() {
     let bench = Bench::new();
     let file = bench.file("q.jsonl", "{\"frage\": \"Eins?\"}\n{\"frage\": \"\"}\n");
     let out = bench.path("made/for/it/prompts.parquet");
     let (file, out) = (file.to_str().unwrap(), out.to_str().unwrap());
     let words = [file, "--out", out, "--column", "instruction=frage", "--kind", "reasoning", "--source", "mine"];
-    run(arguments(&words).unwrap()).unwrap();
+    run(arguments(&words).unwrap()).await.unwrap();
     let kept = table(&bench.path("made/for/it/prompts.parquet"));
     assert_eq!((kept[0]["kind"].as_str(), kept[0]["source"].as_str()), (Some("reasoning"), Some("mine")));
     assert_eq!(table(&bench.path("made/for/it/prompts.dropped.parquet"))[0]["reason"], "empty");
@@ -29,7 +29,7 @@ fn the_command_writes_both_tables() {
     {
         assert!(arguments(wrong).is_err(), "{wrong:?}");
     }
-    let url = run(arguments(&[file, "--out", "s3://bucket/prompts.parquet"]).unwrap()).unwrap_err();
+    let url = run(arguments(&[file, "--out", "s3://bucket/prompts.parquet"]).unwrap()).await.unwrap_err();
     assert!(url.to_string().contains("--out"), "{url}");
 }
 

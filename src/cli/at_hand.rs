@@ -1,6 +1,6 @@
 //! A model folder that the command line names, and the tokens to ask it with.
 //!
-//! In: a Hugging Face folder, and a text or token ids. Out: its network, its tokenizer where it has one, and ids that
+//! In: a Hugging Face folder or the URL of one, and a text or token ids. Out: its network, its tokenizer where it has one, and ids that
 //! the model knows.
 
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::path::Path;
 use tch::{Device, Kind};
 
 use crate::model::{Network, Tokenizer};
+use crate::store::{self, Remote};
 use crate::{Error, Result};
 
 /// A model folder, opened. Its weights are computed with in f32.
@@ -18,7 +19,12 @@ pub(super) struct AtHand {
 }
 
 impl AtHand {
-    pub(super) fn open(folder: &Path) -> Result<Self> {
+    pub(super) async fn open(model: &Path) -> Result<Self> {
+        let fetched = match model.to_str().filter(|text| store::is_url(text)) {
+            Some(url) => Some(Remote::folder(url).await?.fetch().await?),
+            None => None,
+        };
+        let folder = fetched.as_deref().unwrap_or(model);
         if !folder.is_dir() {
             return Err(Error::model(folder.display(), "there is no model folder here; give the one with config.json"));
         }

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// Let a model folder go on from a prompt; the same seed gives the same answer.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// The model: a Hugging Face folder
+    /// The model: a Hugging Face folder, or a URL such as s3://bucket/models/llama
     #[arg(long, value_name = "FOLDER")]
     pub model: PathBuf,
     /// The prompt as it stands, without a chat template; the model's bos token is put first
@@ -86,7 +86,7 @@ struct Response<'a> {
 /// A model error for a folder that cannot be read; a data error for a prompt that the model does not know or that leaves
 /// no room for a response; a configuration error for a text where the folder has no tokenizer.
 pub async fn run(args: GenerateArgs) -> Result<()> {
-    let at_hand = AtHand::open(&args.model)?;
+    let at_hand = AtHand::open(&args.model).await?;
     let prompt = at_hand.ids("--prompt", args.prompt.as_deref(), args.ids)?;
     let (network, has_text) = (at_hand.network, at_hand.tokenizer.is_some());
     let context = network.config().max_position_embeddings;

@@ -1,21 +1,23 @@
 //! `salmon import`: any of the known formats -> a clean Parquet file of prompts or preference pairs.
 //!
-//! In: files or folders. Out: the Parquet file, the dropped rows beside it, and a summary on stdout.
+//! In: files or folders, here or at a URL. Out: the Parquet file, the dropped rows beside it, and a summary on stdout.
 
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::import::{self, Options, PromptKind};
+use crate::store::{self, Remote};
 use crate::{Error, Result};
 
 /// Import prompts or preferences from OASST, ShareGPT, Dolly, Alpaca, OpenOrca, MATH, HH, SHP, TRL, ... files.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Files or folders: JSON lines, a JSON array, CSV or Parquet, also gzipped
+    /// Files or folders, here or at a URL such as s3://bucket/hh.jsonl.gz: JSON lines, a JSON array, CSV or Parquet,
+    /// also gzipped
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// The Parquet file to write; rows that are not kept go to <OUT>.dropped.parquet with the reason
@@ -70,7 +72,18 @@ fn progress_bar() -> ProgressBar {
 }
 
 /// Runs the command.
-pub fn run(args: ImportArgs) -> Result<()> {
+///
+/// # Errors
+/// As [`import::import`], and a store error for a URL that cannot be read.
+pub async fn run(args: ImportArgs) -> Result<()> {
+    let mut files = Vec::with_capacity(args.files.len());
+    for file in args.files {
+        match file.to_str().filter(|text| store::is_url(text)) {
+            Some(url) if url.starts_with("file://") => files.push(store::local(url, Path::new("")).await?),
+            Some(url) => files.push(Remote::find(url).await?.fetch_file().await?),
+            None => files.push(file),
+        }
+    }
     let options = Options {
         format: args.format,
         preferences: args.preferences,
@@ -85,7 +98,7 @@ pub fn run(args: ImportArgs) -> Result<()> {
         tree_states: args.tree_state,
     };
     let progress = progress_bar();
-    let summary = import::import(&args.files, &args.out, &options, &progress);
+    let summary = import::import(&files, &args.out, &options, &progress);
     progress.finish_and_clear();
     match write!(std::io::stdout().lock(), "{}", summary?) {
         // A reader that stopped early (`| head`) has what it wanted.

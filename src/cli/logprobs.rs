@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// Show how likely a model folder finds every token of a text.
 #[derive(Debug, Args)]
 pub struct LogprobsArgs {
-    /// The model: a Hugging Face folder
+    /// The model: a Hugging Face folder, or a URL such as s3://bucket/models/llama
     #[arg(long, value_name = "FOLDER")]
     pub model: PathBuf,
     /// The text; the model's bos token is put first
@@ -70,8 +70,8 @@ struct Likely {
 /// # Errors
 /// A model error for a folder that cannot be read; a data error for tokens that the model does not know or that do not
 /// fit into its context; a configuration error for a text where the folder has no tokenizer.
-pub fn run(args: LogprobsArgs) -> Result<()> {
-    let at_hand = AtHand::open(&args.model)?;
+pub async fn run(args: LogprobsArgs) -> Result<()> {
+    let at_hand = AtHand::open(&args.model).await?;
     let ids = at_hand.ids("--text", args.text.as_deref(), args.ids)?;
     let expected = at_hand.network.expectations(&ids, args.top)?;
     let positions: Vec<Position> = (0..=ids.len())

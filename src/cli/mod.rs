@@ -102,7 +102,7 @@ pub fn main() -> ExitCode {
 async fn execute(command: Command) -> Result<()> {
     match command {
         Command::Demo(args) => demo::run(args).await,
-        Command::Import(args) => import::run(args),
+        Command::Import(args) => import::run(args).await,
         Command::Run(args) => run::run(args).await,
         Command::Sql(args) => sql::run(args).await,
         Command::Init(args) => init::run(&args),
@@ -110,7 +110,7 @@ async fn execute(command: Command) -> Result<()> {
         Command::Score(args) => score::run(args).await,
         Command::Chat(args) => chat::run(args).await,
         Command::Generate(args) => generate::run(args).await,
-        Command::Logprobs(args) => logprobs::run(args),
+        Command::Logprobs(args) => logprobs::run(args).await,
         Command::Runs(args) => runs::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Export(command) => export::run(command).await,
@@ -119,7 +119,9 @@ async fn execute(command: Command) -> Result<()> {
 
 fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_env("SALMON_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Libraries log what they send when they are asked for everything.
+    let stderr = || crate::secret::Scrubbed(std::io::stderr());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
         LogFormat::Json => lines.json().init(),

@@ -15,7 +15,7 @@ use crate::config::{self, Config, Dtype};
 use crate::pipeline::{Base, Setup};
 use crate::principle::{Library, Templates};
 use crate::query::{self, Models, Params, SessionOptions};
-use crate::store::{self, Artifact, Current, Kind as ArtifactKind, Manifest, Store};
+use crate::store::{self, Artifact, Current, Kind as ArtifactKind, Manifest, Remote, Store};
 use crate::{Error, Result, world};
 
 /// A run and the configuration of its last execution.
@@ -112,6 +112,7 @@ impl OpenRun {
             kind,
             workers: self.config.model.workers,
             folder: PathBuf::new(),
+            fetched: Default::default(),
         });
         Ok(Found { setup, base, folder })
     }
@@ -138,6 +139,7 @@ impl OpenRun {
         match self.config.model.base.as_str() {
             "pocket" => world::base::folder(),
             "pretrain" => store::fetch(&self.store, &self.model("base").await?, cache).await,
+            url if store::is_url(url) => Remote::folder(url).await?.fetch().await,
             path => Ok(PathBuf::from(path)),
         }
     }

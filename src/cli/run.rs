@@ -46,7 +46,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let folder = args.config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let options = Options { select: args.stages, force: args.force, cache: None };
     if args.dry_run {
-        let (store, graph) = open(config, folder, &args.run)?;
+        let (store, graph) = open(config, folder, &args.run).await?;
         for planned in stage::plan(&graph, &store, &options).await? {
             match planned.state {
                 State::Cached => println!("{:<28} cached", planned.stage),
@@ -61,9 +61,9 @@ pub async fn run(args: RunArgs) -> Result<()> {
 /// The object of a run that holds the configuration of its last execution, with absolute paths.
 pub(super) const CONFIG: &str = "config.toml";
 
-fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph)> {
+async fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph)> {
     let store = Store::open(run)?;
-    let setup = Arc::new(Setup::load(config, folder)?);
+    let setup = Arc::new(Setup::load(config, folder).await?);
     Ok((store, pipeline::graph(&setup)?))
 }
 
@@ -72,10 +72,11 @@ fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph
 /// # Errors
 /// As [`run`].
 pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options: &Options) -> Result<()> {
-    let text = config.clone().anchored(folder)?.to_toml()?;
-    let (store, graph) = open(config, folder, run)?;
+    // First of all: what is fetched before the first stage may take long, and a signal must find its handler.
     let stop = Stop::new();
     stop.on_signals()?;
+    let text = config.clone().anchored(folder)?.to_toml()?;
+    let (store, graph) = open(config, folder, run).await?;
     keep(&store, text).await?;
     let done = stage::run(&graph, &store, options, progress::watcher(), &stop).await?;
     if done.iter().all(|planned| planned.state == State::Cached) {

@@ -80,7 +80,7 @@ impl Default for Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// Folder of a LLaMA-family model from Hugging Face; `pocket` for the one that salmon ships, `pretrain` to make that
+    /// Folder of a LLaMA-family model from Hugging Face, or its URL; `pocket` for the one that salmon ships, `pretrain` to make that
     /// one first.
     pub base: String,
     /// `float32` or `bfloat16`: what the weights are held in while training.

@@ -32,6 +32,7 @@ pub use reason::Reason;
 pub use summary::{FileSummary, Summary};
 pub use tables::{dropped, human_preferences};
 
+use crate::store::shown;
 use crate::{Error, Result};
 use format::{Context, Format};
 use read::{Record, Records};
@@ -162,7 +163,7 @@ pub fn import(inputs: &[PathBuf], out: &Path, options: &Options, progress: &Prog
     if total.kept == 0 {
         let why = if total.read == 0 { String::new() } else { format!(" ({})", summary::reasons(&total.dropped)) };
         return Err(Error::data(
-            inputs.first().map(|input| input.display().to_string()).unwrap_or_default(),
+            inputs.first().map(|input| shown(input)).unwrap_or_default(),
             format_args!("no row was kept of {} read{why}; see {}", total.read, summary.dropped_out.display()),
         ));
     }
@@ -183,7 +184,7 @@ struct Import<'a> {
 impl Import<'_> {
     /// Imports one file.
     fn file(&mut self, path: &Path, progress: &ProgressBar) -> Result<FileSummary> {
-        let name = path.display().to_string();
+        let name = shown(path);
         progress.set_message(name.clone());
         let mut records = read::open(path, progress)?;
         let sample = records.by_ref().take(SAMPLE_ROWS).collect::<Result<Vec<Record>>>()?;

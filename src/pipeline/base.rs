@@ -17,7 +17,7 @@ const VERSION: u32 = 1;
 
 /// The stage, where the run makes its own base model.
 pub(super) fn stage(setup: &Arc<Setup>) -> Result<Option<Stage>> {
-    if let Base::Folder { .. } = setup.base {
+    if !matches!(setup.base, Base::Pretrained) {
         return Ok(None);
     }
     let options = Options::default();

@@ -15,12 +15,14 @@ use serde_json::Value;
 
 use super::setup::{Setup, hash_file};
 use crate::import::guarded;
+use crate::store::shown;
 use crate::table::Column;
 use crate::{Error, Result};
 
 /// The files of a configuration list, and their hashes as lineage parameters.
 pub(super) fn data_files(setup: &Setup, key: &str, files: &[String]) -> Result<(Vec<PathBuf>, Vec<Value>)> {
-    let paths: Vec<PathBuf> = files.iter().map(|file| setup.folder.join(file)).collect();
+    let path = |file: &String| setup.fetched.get(file).cloned().unwrap_or_else(|| setup.folder.join(file));
+    let paths: Vec<PathBuf> = files.iter().map(path).collect();
     if paths.is_empty() {
         return Err(Error::config(key, "names no files; `salmon import` makes them"));
     }
@@ -29,7 +31,7 @@ pub(super) fn data_files(setup: &Setup, key: &str, files: &[String]) -> Result<(
         .map(|path| {
             hash_file(path)
                 .map(|hash| Value::String(hash.to_hex().to_string()))
-                .map_err(|e| Error::data(path.display(), format!("named by {key}, cannot be read")).because(e))
+                .map_err(|e| Error::data(shown(path), format!("named by {key}, cannot be read")).because(e))
         })
         .collect::<Result<_>>()?;
     Ok((paths, hashes))
@@ -49,7 +51,7 @@ pub(super) async fn file_table(
     for file in files {
         let (file, columns) = (file.clone(), columns.clone());
         let checked = tokio::task::spawn_blocking(move || {
-            let place = file.display().to_string();
+            let place = shown(&file);
             guarded(&place, || check(&file, &place, &columns))
         });
         checked.await.map_err(|e| Error::internal("the check of a data file", e))??;

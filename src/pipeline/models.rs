@@ -22,7 +22,7 @@ impl Setup {
     pub(super) fn base_inputs(&self) -> Vec<Artifact> {
         match self.base {
             Base::Pretrained => vec![Artifact::model("base")],
-            Base::Folder { .. } => vec![],
+            Base::Folder { .. } | Base::Remote { .. } => vec![],
         }
     }
 
@@ -30,7 +30,7 @@ impl Setup {
     pub(super) fn base_models(&self) -> std::collections::BTreeMap<String, String> {
         match &self.base {
             Base::Pretrained => Default::default(),
-            Base::Folder { hash, .. } => [("base".to_string(), hash.clone())].into(),
+            Base::Folder { hash, .. } | Base::Remote { hash, .. } => [("base".to_string(), hash.clone())].into(),
         }
     }
 
@@ -38,6 +38,7 @@ impl Setup {
     pub(super) async fn base_folder(&self, job: &Job) -> Result<PathBuf> {
         match &self.base {
             Base::Folder { path, .. } => Ok(path.clone()),
+            Base::Remote { source, .. } => source.fetch().await,
             Base::Pretrained => job.model_folder("base").await,
         }
     }

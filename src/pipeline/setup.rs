@@ -3,6 +3,7 @@
 //! In: a checked configuration and the folder its paths start in. Out: a [`Setup`], with every file that decides
 //! results hashed, so that fingerprints cover it.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::sft::end_token;
 use crate::config::{Config, Dtype};
 use crate::model::{LoraConfig, ModelConfig, QuantizationConfig, Tokenizer};
 use crate::principle::{Finding, Library, Templates};
+use crate::store::{self, FileEntry, Remote};
 use crate::{Error, Result, torch, world};
 
 /// Where the base model comes from.
@@ -27,6 +29,15 @@ pub enum Base {
         path: PathBuf,
         /// blake3 over names and contents.
         hash: String,
+    },
+    /// A Hugging Face folder at a URL, fetched when a stage needs its weights.
+    Remote {
+        /// What is there.
+        source: Box<Remote>,
+        /// blake3 over names and contents, as for a folder.
+        hash: String,
+        /// A folder with its configuration and tokenizer.
+        light: PathBuf,
     },
     /// The run makes it, in stage `base`.
     Pretrained,
@@ -51,14 +62,17 @@ pub struct Setup {
     pub workers: usize,
     /// Relative paths of the configuration start here.
     pub folder: PathBuf,
+    /// The local copies of data files that the configuration names by URL.
+    pub fetched: BTreeMap<String, PathBuf>,
 }
 
 impl Setup {
-    /// Loads everything that `config` names; relative paths start in `folder`.
+    /// Loads everything that `config` names; relative paths start in `folder`. What stands at a URL is fetched, but a
+    /// model only when these objects were never fetched before, since its hash is not known then.
     ///
     /// # Errors
     /// The first thing that is missing or wrong, with its place.
-    pub fn load(config: Config, folder: &Path) -> Result<Self> {
+    pub async fn load(config: Config, folder: &Path) -> Result<Self> {
         let library = Library::load(folder, &config.principles.files)?.checked()?;
         let templates = config.templates.folder.as_ref().map(|path| folder.join(path));
         let templates = Templates::load(templates.as_deref(), &library)?;
@@ -66,8 +80,13 @@ impl Setup {
         let base = match config.model.base.as_str() {
             "pocket" => hashed(world::base::folder()?)?,
             "pretrain" => Base::Pretrained,
+            url if store::is_url(url) => remote(url).await?,
             path => hashed(folder.join(path))?,
         };
+        let mut fetched = BTreeMap::new();
+        for url in config.data.prompts.iter().chain(&config.data.human_preferences).filter(|file| store::is_url(file)) {
+            fetched.insert(url.clone(), store::local(url, folder).await?);
+        }
         let device = torch::device(&config.model.device)?;
         let kind = match config.model.dtype {
             Dtype::Float32 => Kind::Float,
@@ -84,6 +103,7 @@ impl Setup {
             kind,
             workers,
             folder: folder.to_path_buf(),
+            fetched,
         };
         setup.check_names()?;
         setup.check_base()?;
@@ -167,7 +187,10 @@ impl Setup {
 impl Setup {
     /// What of the base model can be known before a stage runs.
     fn check_base(&self) -> Result<()> {
-        let Base::Folder { path, .. } = &self.base else { return Ok(()) };
+        let path = match &self.base {
+            Base::Folder { path, .. } | Base::Remote { light: path, .. } => path,
+            Base::Pretrained => return Ok(()),
+        };
         end_token(&ModelConfig::open(path)?, path)?;
         let tokenizer = Tokenizer::open(path)?;
         let reward = self.config.reward.answers.iter().flatten().map(|text| ("reward.answers", text));
@@ -191,13 +214,45 @@ fn hashed(path: PathBuf) -> Result<Base> {
         }
     }
     names.sort();
-    let mut hasher = blake3::Hasher::new();
+    let mut files = Vec::with_capacity(names.len());
     for file in names {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        hasher.update(name.as_bytes());
-        hasher.update(hash_file(&file)?.as_bytes());
+        files.push((file.file_name().unwrap_or_default().to_string_lossy().into_owned(), hash_file(&file)?));
     }
-    Ok(Base::Folder { path, hash: hasher.finalize().to_hex().to_string() })
+    Ok(Base::Folder { path, hash: hash_of(&files) })
+}
+
+/// The folder at a URL with the hash of its files, which is that of the same folder on disk.
+async fn remote(url: &str) -> Result<Base> {
+    let source = Remote::folder(url).await?;
+    if !source.names().any(|name| name == "config.json") {
+        return Err(Error::model(source.url(), "there is no config.json below this URL; give that of a model folder"));
+    }
+    let entries = match source.recorded() {
+        Some(entries) => entries,
+        None => {
+            source.fetch().await?;
+            source
+                .recorded()
+                .ok_or_else(|| Error::internal(source.url(), "was fetched, but the cache does not know it"))?
+        }
+    };
+    let light = source.without_weights().fetch().await?;
+    let sum = |entry: FileEntry| match blake3::Hash::from_hex(&entry.blake3) {
+        Ok(hash) => Ok((entry.path, hash)),
+        Err(e) => Err(Error::internal(source.url(), "the cache holds a checksum that is none").because(e)),
+    };
+    let mut files = entries.into_iter().map(sum).collect::<Result<Vec<_>>>()?;
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(Base::Remote { hash: hash_of(&files), light, source: Box::new(source) })
+}
+
+/// The hash of a model folder: over names and contents.
+fn hash_of(files: &[(String, blake3::Hash)]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, hash) in files {
+        hasher.update(name.as_bytes()).update(hash.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// blake3 of a file's contents.

@@ -1,11 +1,12 @@
 //! Store failures in one clear line, without a secret in it.
 //!
 //! In: an error of the object store or of the disk. Out: an [`Error`] with the URL of the object, what was being
-//! done, what is wrong in plain words, and what to do. The original error is carried as text only, after every
-//! credential that the environment holds is taken out of it: servers echo keys in their answers.
+//! done, what is wrong in plain words, and what to do. The original error is carried as text only, of a server's answer
+//! its code and message, without any credential ([`crate::secret`]).
 
 use std::io::ErrorKind;
 
+use super::credentials::NoCredentials;
 use crate::Error;
 
 /// How much of a server's own words is repeated.
@@ -14,26 +15,66 @@ const LONGEST_CAUSE: usize = 300;
 /// What went wrong with object `place` while `doing` ("reading", "writing", ...).
 pub(super) fn object(place: &str, doing: &str, error: &object_store::Error) -> Error {
     use object_store::Error as E;
-    if let Some(io) = find_io(error) {
+    if let Some(io) = find::<std::io::Error>(error) {
         return self::io(place, &format!("{doing} failed"), io);
     }
-    let text = scrub(&error.to_string());
-    let problem = match error {
-        E::NotFound { .. } => return Error::store(place, format!("{doing} failed: there is no such object or bucket")),
-        E::PermissionDenied { .. } => "no permission; check what these credentials may do with the bucket",
-        E::Unauthenticated { .. } => "the credentials were refused; check the key, its expiry and the region",
+    if let Some(NoCredentials(why)) = find(error) {
+        let advice = "there are no credentials for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE";
+        return Error::store(place, format!("{doing} failed: {advice}")).because(scrub(why));
+    }
+    let text = error.to_string();
+    let answer = Answer::of(&text);
+    let problem = match (error, answer.code) {
+        (E::NotFound { .. }, "NoSuchBucket") => {
+            return Error::store(
+                place,
+                format!("{doing} failed: there is no such bucket; check its name and AWS_REGION"),
+            );
+        }
+        (E::NotFound { .. }, _) => {
+            return Error::store(place, format!("{doing} failed: there is no such object or bucket"));
+        }
+        (_, "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException") => REGION,
+        _ if text.contains("redirect without LOCATION") => REGION,
+        (
+            _,
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "RequestTimeTooSkewed",
+        ) => "the credentials were refused; check key and secret, their expiry and this machine's clock",
+        (E::PermissionDenied { .. }, _) => "no permission; check what these credentials may do with the bucket",
+        (E::Unauthenticated { .. }, _) => "the credentials were refused; check the key, its expiry and the region",
         // Listing reports refusals without their kind.
-        E::Generic { .. } if text.contains("403 Forbidden") => {
+        (E::Generic { .. }, _) if text.contains("403 Forbidden") => {
             "no permission; check what these credentials may do with the bucket"
         }
-        E::Generic { .. } if text.contains("401 Unauthorized") => {
+        (E::Generic { .. }, _) if text.contains("401 Unauthorized") => {
             "the credentials were refused; check the key, its expiry and the region"
         }
-        E::InvalidPath { .. } => "this name cannot be used in a store",
-        E::NotImplemented { .. } | E::NotSupported { .. } => "this store cannot do it",
+        (_, "SlowDown") => "the store is overloaded and stayed so; run the same command again later",
+        (E::InvalidPath { .. }, _) => "this name cannot be used in a store",
+        (E::NotImplemented { .. } | E::NotSupported { .. }, _) => "this store cannot do it",
         _ => "the store did not answer as it should; check the endpoint, the network and the credentials",
     };
-    Error::store(place, format!("{doing} failed: {problem}")).because(text)
+    Error::store(place, format!("{doing} failed: {problem}")).because(scrub(&answer.said.unwrap_or(text)))
+}
+
+const REGION: &str = "the bucket is in another region; set AWS_REGION to that of the bucket";
+
+/// What an S3 server said in the XML of its answer.
+struct Answer<'a> {
+    code: &'a str,
+    /// Code and message; `None` when there is no XML.
+    said: Option<String>,
+}
+
+impl<'a> Answer<'a> {
+    fn of(text: &'a str) -> Self {
+        let tag = |name: &str| -> Option<&'a str> {
+            let (_, rest) = text.split_once(&format!("<{name}>"))?;
+            Some(rest.split_once(&format!("</{name}>"))?.0)
+        };
+        let Some(code) = tag("Code") else { return Answer { code: "", said: None } };
+        Answer { code, said: Some(format!("{code}: {}", tag("Message").unwrap_or_default())) }
+    }
 }
 
 /// The same for a failure of the local disk.
@@ -55,30 +96,21 @@ pub(super) fn io(place: &str, problem: &str, error: &std::io::Error) -> Error {
     Error::store(place, format!("{problem}: {advice}"))
 }
 
-fn find_io<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+/// The first error of this type among `error` and its causes.
+fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io);
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
         }
         next = error.source();
     }
     None
 }
 
-/// `text` without any credential of the environment, and not longer than a line's worth.
+/// `text` without any credential, and not longer than a line's worth.
 pub(super) fn scrub(text: &str) -> String {
-    let mut clean = text.to_string();
-    for (name, value) in std::env::vars_os() {
-        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
-        let cloud = ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
-        let secret =
-            ["KEY", "SECRET", "TOKEN", "PASSWORD", "SAS", "ACCOUNT", "CREDENTIAL"].iter().any(|w| name.contains(w));
-        // A very short value would blank out innocent letters.
-        if cloud && secret && value.len() >= 6 {
-            clean = clean.replace(value, "***");
-        }
-    }
+    let mut clean = crate::secret::scrub(text).into_owned();
     if clean.len() > LONGEST_CAUSE {
         let end = (0..=LONGEST_CAUSE).rev().find(|&at| clean.is_char_boundary(at)).unwrap_or(0);
         clean.truncate(end);

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::cache::{Slot, Wanted};
 use super::{Digest, FileEntry, Manifest, Store, Version, fault};
 use crate::{Error, Result};
 
@@ -77,7 +79,7 @@ pub fn files_of(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// A folder on this machine with the files of `manifest`: the run's own one when it is on local disk, otherwise
-/// one below `cache`, downloaded and verified the first time.
+/// one below `cache`, downloaded the first time and verified once per process.
 ///
 /// # Errors
 /// A store error when a file is missing, cut short or changed.
@@ -89,35 +91,24 @@ pub async fn fetch(store: &Store, manifest: &Manifest, cache: &Path) -> Result<P
         }
         return Ok(folder);
     }
-    let folder = cache.join(version.fingerprint());
-    if complete(&folder, &manifest.files) {
-        return Ok(folder);
+    let wanted: Vec<Wanted> = manifest
+        .files
+        .iter()
+        .map(|file| Wanted { path: file.path.clone(), size: file.size, blake3: Some(file.blake3.clone()) })
+        .collect();
+    // Two runs may have come to other bytes under one fingerprint, on other processors.
+    let mut key = blake3::Hasher::new();
+    key.update(version.fingerprint().as_bytes());
+    for file in &manifest.files {
+        key.update(file.path.as_bytes()).update(file.blake3.as_bytes());
     }
-    // Files appear in the cache under their name only once all of them are there.
-    std::fs::create_dir_all(cache)
-        .map_err(|e| fault::io(&cache.display().to_string(), "the cache folder cannot be created", &e))?;
-    let partial = tempfile::Builder::new()
-        .prefix(".partial-")
-        .tempdir_in(cache)
-        .map_err(|e| fault::io(&cache.display().to_string(), "the cache folder cannot be written", &e))?;
-    fetch_into(store, &version, "", &manifest.files, partial.path()).await?;
-    match std::fs::rename(partial.path(), &folder) {
-        Ok(()) => {}
-        // Another process was faster, or an incomplete folder is in the way: replace it.
-        Err(_) if complete(&folder, &manifest.files) => {}
-        Err(_) => {
-            let failed =
-                |e: std::io::Error| fault::io(&folder.display().to_string(), "the cache cannot be written", &e);
-            std::fs::remove_dir_all(&folder).map_err(failed)?;
-            std::fs::rename(partial.path(), &folder).map_err(failed)?;
-        }
-    }
-    Ok(folder)
-}
-
-/// Whether every file is there with its size.
-fn complete(folder: &Path, files: &[FileEntry]) -> bool {
-    files.iter().all(|file| std::fs::metadata(folder.join(&file.path)).is_ok_and(|found| found.len() == file.size))
+    let slot = Slot::new(cache, key.finalize().to_hex().as_str());
+    let (version, source) = (&version, store.name_of(&version.prefix()));
+    let get = |folder: PathBuf| async move {
+        fetch_into(store, version, "", &manifest.files, &folder).await?;
+        Ok(manifest.files.clone())
+    };
+    slot.fill(&source, &wanted, get).await
 }
 
 /// Downloads `files` of `version` into `folder`, without the prefix `below` of their paths, and verifies them.
@@ -135,23 +126,28 @@ pub async fn fetch_into(
         let key = version.key(&file.path);
         let relative = file.path.strip_prefix(below).unwrap_or(&file.path).trim_start_matches('/');
         let target = folder.join(relative);
-        let shown = target.display().to_string();
-        let failed = |e: std::io::Error| fault::io(&shown, "writing failed", &e);
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
-        let mut out = tokio::fs::File::create(&target).await.map_err(failed)?;
-        let mut hasher = blake3::Hasher::new();
-        let Some(mut chunks) = store.expected(|| store.read(&key)).await? else {
+        let Some(chunks) = store.expected(|| store.read(&key)).await? else {
             file.present(store, version).await?;
             return Err(Error::store(store.name_of(&key), "vanished while it was read; run again"));
         };
-        while let Some(chunk) = chunks.try_next().await? {
-            hasher.update(&chunk);
-            out.write_all(&chunk).await.map_err(failed)?;
-        }
-        out.flush().await.map_err(failed)?;
-        file.compare(store, &key, &Digest::of(&hasher))?;
+        file.compare(store, &key, &save(chunks, &target).await?)?;
     }
     Ok(())
+}
+
+/// Writes a stream into the file `target`, with the folders above it, and says what it held.
+pub(super) async fn save(mut chunks: BoxStream<'static, Result<Bytes>>, target: &Path) -> Result<Digest> {
+    let shown = target.display().to_string();
+    let failed = |e: std::io::Error| fault::io(&shown, "writing failed", &e);
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    let mut out = tokio::fs::File::create(target).await.map_err(failed)?;
+    let mut hasher = blake3::Hasher::new();
+    while let Some(chunk) = chunks.try_next().await? {
+        hasher.update(&chunk);
+        out.write_all(&chunk).await.map_err(failed)?;
+    }
+    out.flush().await.map_err(failed)?;
+    Ok(Digest::of(&hasher))
 }

@@ -21,8 +21,10 @@
 //! object stores have none of them.
 
 mod again;
+mod cache;
 mod checkpoint;
 mod conform;
+mod credentials;
 mod current;
 mod fault;
 mod folder;
@@ -33,6 +35,7 @@ mod name;
 mod object;
 mod parquet;
 mod place;
+mod remote;
 mod rows;
 mod shards;
 mod sql;
@@ -47,6 +50,7 @@ pub use manifest::{ColumnEntry, Digest, FileEntry, Info, Manifest};
 pub use name::{Artifact, Kind, Version, check_name};
 pub use object::{Entry, Store};
 pub use parquet::{Limits, TableSink};
+pub use remote::{Remote, is_url, local, shown};
 pub use rows::read_rows;
 pub use shards::Shards;
 pub use sql::{bind, bind_batches, bind_run};

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode};
 
 use super::again::{self, again};
 use super::place::{self, Place};
@@ -21,6 +21,10 @@ use crate::{Error, Result};
 
 /// How many small requests run at once.
 const CONCURRENT: usize = 8;
+/// A larger object is read in ranges of this size, several at once: as one request it could not end before its timeout.
+const RANGE: u64 = 16 << 20;
+/// Ranges that are on their way.
+const RANGES: usize = 4;
 
 /// One run, on whatever store its URL names. Cloning is cheap.
 #[derive(Clone)]
@@ -53,8 +57,8 @@ impl fmt::Display for Store {
 impl Store {
     /// Opens the run at `url`: a path, `file://`, `s3://`, `gs://`, `az://` or `memory://`. A local folder is
     /// created when it is missing. Credentials, region and endpoint come from the environment (`AWS_*`,
-    /// `GOOGLE_*`, `AZURE_*`), where `AWS_ENDPOINT_URL` and `AWS_ALLOW_HTTP` choose another S3 server
-    /// (addressed path-style).
+    /// `GOOGLE_*`, `AZURE_*`) and from AWS profiles; `AWS_ENDPOINT_URL` chooses another S3 server (addressed
+    /// path-style). `docs/storage.md` lists them.
     ///
     /// # Errors
     /// A configuration error for a URL that is not understood or that holds credentials; a store error when the
@@ -142,12 +146,7 @@ impl Store {
 
     /// The object as a stream of chunks, or `None` when there is no such object.
     pub async fn read(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
-        let name = self.name_of(key);
-        match self.place.objects.get(&self.path(key)?).await {
-            Ok(found) => Ok(Some(found.into_stream().map_err(move |e| fault::object(&name, "reading", &e)).boxed())),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(fault::object(&name, "reading", &e)),
-        }
+        read(&self.place.objects, &self.path(key)?, &self.name_of(key), None).await
     }
 
     /// Size and blake3 of the object, read as a stream, or `None` when there is no such object.
@@ -224,4 +223,47 @@ impl Store {
     {
         futures::stream::iter(items.into_iter().map(work)).buffered(CONCURRENT).try_collect().await
     }
+}
+
+/// The object at `path`, shown as `name`, as a stream of chunks; `None` when there is none. With `tag`, a store that has
+/// tags gives the object only while it is the tagged one.
+pub(super) async fn read(
+    objects: &Arc<dyn ObjectStore>,
+    path: &Path,
+    name: &str,
+    tag: Option<&str>,
+) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+    let wanted = GetOptions { if_match: tag.map(str::to_string), ..GetOptions::default() };
+    let found = match objects.get_opts(path, wanted.clone()).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(object_store::Error::Precondition { .. }) => return Err(changed(name)),
+        Err(e) => return Err(fault::object(name, "reading", &e)),
+    };
+    let failed = {
+        let name = name.to_string();
+        move |e: object_store::Error| match e {
+            object_store::Error::Precondition { .. } => changed(&name),
+            e => fault::object(&name, "reading", &e),
+        }
+    };
+    let (size, etag) = (found.meta.size, found.meta.e_tag.clone());
+    if size <= RANGE || matches!(found.payload, GetResultPayload::File(..)) {
+        return Ok(Some(found.into_stream().map_err(failed).boxed()));
+    }
+    // The request is given up before its body comes.
+    drop(found);
+    let (objects, path) = (Arc::clone(objects), path.clone());
+    let ranges = futures::stream::iter((0..size).step_by(RANGE as usize)).map(move |start| {
+        let range = Some(GetRange::Bounded(start..size.min(start + RANGE)));
+        // All ranges must be of one object.
+        let options = GetOptions { range, if_match: etag.clone(), ..GetOptions::default() };
+        let (objects, path) = (Arc::clone(&objects), path.clone());
+        async move { objects.get_opts(&path, options).await?.bytes().await }
+    });
+    Ok(Some(ranges.buffered(RANGES).map_err(failed).boxed()))
+}
+
+fn changed(name: &str) -> Error {
+    Error::store(name, "changed while it was read; run the same command again")
 }

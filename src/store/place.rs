@@ -2,7 +2,8 @@
 //!
 //! In: a plain path, `file://`, `memory://`, `s3://`, `gs://` or `az://` URL, and the environment
 //! (`AWS_*`, `GOOGLE_*`, `AZURE_*`). Out: a [`Place`]: the store of the whole bucket (or disk), the prefix of
-//! the run in it, and a form of the URL that may be shown. Credentials come from the environment only.
+//! the run in it, and a form of the URL that may be shown. Credentials come from the environment, and for S3 from
+//! wherever the AWS tools would find them ([`credentials`]); never from the URL.
 
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use object_store::path::Path;
 use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 
-use super::fault;
+use super::{credentials, fault};
 use crate::{Error, Result};
 
 /// How long one request may take before it is given up and retried, unless the environment says otherwise.
@@ -142,7 +143,9 @@ fn remote(url: &Url, scheme: &str, shown: String) -> Result<Place> {
         }};
     }
     let objects = match scheme {
-        "s3" | "s3a" => build!(AmazonS3Builder::from_env(), AmazonS3ConfigKey::Client, "AWS"),
+        "s3" | "s3a" => {
+            build!(credentials::configure(AmazonS3Builder::from_env())?, AmazonS3ConfigKey::Client, "AWS")
+        }
         "gs" => build!(GoogleCloudStorageBuilder::from_env(), GoogleConfigKey::Client, "GOOGLE"),
         "az" | "adl" | "azure" | "abfs" | "abfss" => {
             build!(MicrosoftAzureBuilder::from_env(), AzureConfigKey::Client, "AZURE")

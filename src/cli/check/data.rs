@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -19,6 +19,7 @@ use crate::Result;
 use crate::config::Config;
 use crate::import::guarded;
 use crate::principle::KINDS;
+use crate::store;
 use crate::table;
 
 /// What the files hold.
@@ -36,7 +37,7 @@ pub(super) struct Data {
 const PREFERENCES: [&str; 3] = ["prompt", "chosen", "rejected"];
 
 /// Looks at all files.
-pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mut Report) -> Result<Data> {
+pub(super) async fn check(config: &Config, folder: &Path, places: &Places, report: &mut Report) -> Result<Data> {
     let mut data = Data::default();
     let mut seen = HashSet::new();
     let place = places.of("data.prompts");
@@ -46,15 +47,15 @@ pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mu
     }
     for file in &config.data.prompts {
         let before = report.findings.len();
-        let path = folder.join(file);
+        let Some((path, shown)) = find(file, folder, report).await else { continue };
         let (train, test) = (data.train.len(), data.test);
         let columns: Vec<(&str, DataType)> =
             table::prompts().columns.into_iter().map(|c| (c.name, c.data_type)).collect();
-        let rows = scan(&path, &place, &columns, report, |batch, first, bad| {
+        let rows = scan(&path, &shown, &place, &columns, report, |batch, first, bad| {
             prompts(batch, first, bad, &mut seen, &mut data);
         });
         let counts = format!("{} train and {} test prompts", data.train.len() - train, data.test - test);
-        report.done(before, format!("data.prompts: {}: {rows} rows, {counts}", path.display()))?;
+        report.done(before, format!("data.prompts: {shown}: {rows} rows, {counts}"))?;
     }
     if report.findings.len() == before && data.train.is_empty() {
         report.finding(format!("{place}: the files hold no training prompt (split = 'train')"));
@@ -69,16 +70,31 @@ pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mu
         }
         for file in &config.data.human_preferences {
             let before = report.findings.len();
-            let path = folder.join(file);
+            let Some((path, shown)) = find(file, folder, report).await else { continue };
             let columns = PREFERENCES.map(|name| (name, DataType::Utf8));
-            let rows = scan(&path, &place, &columns, report, |batch, first, bad| {
+            let rows = scan(&path, &shown, &place, &columns, report, |batch, first, bad| {
                 PREFERENCES.iter().for_each(|name| filled(batch, name, first, bad));
             });
             data.preferences += rows;
-            report.done(before, format!("data.human_preferences: {}: {rows} rows", path.display()))?;
+            report.done(before, format!("data.human_preferences: {shown}: {rows} rows"))?;
         }
     }
     Ok(data)
+}
+
+/// A file on this machine and how it is shown; a URL's is fetched.
+async fn find(file: &str, folder: &Path, report: &mut Report) -> Option<(PathBuf, String)> {
+    match store::local(file, folder).await {
+        Ok(path) if store::is_url(file) => Some((path, file.to_string())),
+        Ok(path) => {
+            let shown = path.display().to_string();
+            Some((path, shown))
+        }
+        Err(error) => {
+            report.finding(error);
+            None
+        }
+    }
 }
 
 /// Problems by text: the first row that has it, and in how many rows it is.
@@ -91,14 +107,14 @@ fn note(bad: &mut Bad, problem: impl Into<String>, row: u64) {
 /// Reads the columns of one file; `each` gets batches of the columns' own types and the number of their first row.
 fn scan(
     path: &Path,
+    shown: &str,
     place: &str,
     columns: &[(&str, DataType)],
     report: &mut Report,
     each: impl FnMut(&RecordBatch, u64, &mut Bad),
 ) -> u64 {
-    let name = path.display().to_string();
     // The Parquet library may panic on a damaged file.
-    match guarded(&name, || Ok(read(path, place, columns, report, each))) {
+    match guarded(shown, || Ok(read(path, shown, place, columns, report, each))) {
         Ok(rows) => rows,
         Err(error) => {
             report.finding(error);
@@ -109,12 +125,12 @@ fn scan(
 
 fn read(
     path: &Path,
+    shown: &str,
     place: &str,
     columns: &[(&str, DataType)],
     report: &mut Report,
     mut each: impl FnMut(&RecordBatch, u64, &mut Bad),
 ) -> u64 {
-    let shown = path.display();
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) => {

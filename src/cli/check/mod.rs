@@ -25,6 +25,7 @@ use crate::store::Store;
 use crate::{Error, Result};
 use estimate::Anatomy;
 use hardware::Hardware;
+use model::Model;
 use place::Places;
 
 /// Look at everything that a run will read, without running, and say what it will cost.
@@ -105,11 +106,17 @@ async fn look(args: &CheckArgs, report: &mut Report) -> Result<()> {
         Some(library) => templates(&config, folder, library, &places, report)?,
         None => None,
     };
-    let data = data::check(&config, folder, &places, report)?;
-    let model = model::check(&config, folder, &places, report)?;
+    let data = data::check(&config, folder, &places, report).await?;
+    let model = model::check(&config, folder, &places, report).await?;
     let (Some(library), Some(templates)) = (library, templates) else { return Ok(()) };
     let sizes = cost::Sizes::measure(&config, &library, &templates, &data, model.as_ref(), report);
     if !report.findings.is_empty() {
+        return Ok(());
+    }
+    if let Some(Model { unfetched: Some(size), .. }) = &model {
+        let mb = *size as f64 / 1e6;
+        let problem = "was never fetched; what a run costs can be said when its first `salmon run` has fetched it";
+        report.note(format!("{}: {mb:.1} MB {problem}", config.model.base));
         return Ok(());
     }
     let planned = plan(config.clone(), folder, args.run.as_deref()).await?;
@@ -184,7 +191,7 @@ fn templates(
 
 /// Every stage, and whether the run has it; nothing is written.
 async fn plan(config: Config, folder: &Path, run: Option<&str>) -> Result<Vec<Planned>> {
-    let setup = Arc::new(Setup::load(config, folder)?);
+    let setup = Arc::new(Setup::load(config, folder).await?);
     let graph = pipeline::graph(&setup)?;
     let store = match run {
         // A folder that is not there yet is an empty run.

@@ -8,19 +8,30 @@ use super::Report;
 use super::place::Places;
 use crate::config::Config;
 use crate::model::{Dimensions, ModelConfig, Tokenizer, has_weights, inspect};
-use crate::{Result, world};
+use crate::store::{self, Remote};
+use crate::{Error, Result, world};
 
 /// What the cost and the limits follow from.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) config: ModelConfig,
     pub(super) tokenizer: Tokenizer,
+    /// The size of a model at a URL that was never fetched.
+    pub(super) unfetched: Option<u64>,
 }
 
 /// Looks at the folder; `None` for one that cannot be used. A base that the run makes has the layout of the one that
 /// salmon ships.
-pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mut Report) -> Result<Option<Model>> {
+pub(super) async fn check(
+    config: &Config,
+    folder: &Path,
+    places: &Places,
+    report: &mut Report,
+) -> Result<Option<Model>> {
     let place = places.of("model.base");
+    if store::is_url(&config.model.base) {
+        return at_url(config, places, report).await;
+    }
     let path = match config.model.base.as_str() {
         "pocket" | "pretrain" => world::base::folder()?,
         path => folder.join(path),
@@ -55,7 +66,39 @@ pub(super) fn check(config: &Config, folder: &Path, places: &Places, report: &mu
             inspection.config.max_position_embeddings
         ),
     )?;
-    Ok(Some(Model { config: inspection.config, tokenizer }))
+    Ok(Some(Model { config: inspection.config, tokenizer, unfetched: None }))
+}
+
+/// A folder at a URL: its weights are listed, not fetched.
+async fn at_url(config: &Config, places: &Places, report: &mut Report) -> Result<Option<Model>> {
+    let before = report.findings.len();
+    let found = async {
+        let source = Remote::folder(&config.model.base).await?;
+        let path = source.without_weights().fetch().await?;
+        Ok::<_, Error>((ModelConfig::open(&path)?, source, path))
+    };
+    let (model, source, path) = match found.await {
+        Ok(found) => found,
+        Err(error) => {
+            report.finding(error);
+            return Ok(None);
+        }
+    };
+    if !source.names().any(|name| name.ends_with(".safetensors")) {
+        report.finding(format!("{}: holds no *.safetensors", source.url()));
+    }
+    let Some(tokenizer) = tokenizer(config, &model, &path, places, report)? else { return Ok(None) };
+    let millions = Dimensions::of(&model)?.parameters() as f64 / 1e6;
+    let sizes = format!(
+        "{:.1} MB in {} files, {millions:.1} M parameters; vocabulary {}, context {}",
+        source.size() as f64 / 1e6,
+        source.names().count(),
+        tokenizer.vocab_size(),
+        model.max_position_embeddings
+    );
+    report.done(before, format!("model: {}: {sizes}", source.url()))?;
+    let unfetched = if source.recorded().is_none() { Some(source.size()) } else { None };
+    Ok(Some(Model { config: model, tokenizer, unfetched }))
 }
 
 /// A folder that holds no weights yet: what a run will cost can be said before they are downloaded.
@@ -80,7 +123,7 @@ fn without_weights(config: &Config, path: &Path, places: &Places, report: &mut R
     let millions = parameters as f64 / 1e6;
     let sizes = format!("{millions:.1} M parameters; vocabulary {}, context {context}", tokenizer.vocab_size());
     report.done(before, format!("model: {name}: config.json and tokenizer, no weights, {sizes}"))?;
-    Ok(Some(Model { config: model, tokenizer }))
+    Ok(Some(Model { config: model, tokenizer, unfetched: None }))
 }
 
 /// The tokenizer, and what must be so for answers to end and verdicts to be tokens.

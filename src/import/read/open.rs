@@ -16,6 +16,7 @@ use super::lines::Lines;
 use super::parquet::Parquet;
 use super::{Record, Records};
 use crate::import::clean;
+use crate::store::shown;
 use crate::{Error, Result};
 
 pub(super) const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
@@ -53,7 +54,7 @@ pub(crate) fn files(inputs: &[PathBuf], outputs: &[&Path]) -> Result<Vec<PathBuf
     let is_output = |path: &Path| path.canonicalize().is_ok_and(|path| outputs.contains(&path));
     let mut files = Vec::new();
     for input in inputs {
-        let place = input.display();
+        let place = shown(input);
         let about = std::fs::metadata(input).map_err(|error| Error::data(&place, "cannot be opened").because(error))?;
         if !about.is_dir() {
             if is_output(input) {
@@ -117,7 +118,7 @@ fn head(reader: &mut impl Read) -> std::io::Result<Vec<u8>> {
 
 /// The rows of a file. `progress` advances by the bytes read from disk.
 pub(crate) fn open(path: &Path, progress: &ProgressBar) -> Result<Records> {
-    let name = path.display().to_string();
+    let name = shown(path);
     let file = File::open(path).map_err(|error| Error::data(&name, "cannot be opened").because(error))?;
     let failed = |error| read_error(&name, error);
     let mut raw = BufReader::new(progress.wrap_read(file));
