@@ -23,7 +23,7 @@ use clap::Parser;
 use futures::TryStreamExt;
 use hyper_util::rt::TokioIo;
 use s3s::access::{S3Access, S3AccessContext};
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::*;
 use s3s::service::S3ServiceBuilder;
 use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
@@ -64,7 +64,7 @@ async fn main() -> Result<(), Failure> {
     let files = FileSystem::new(&options.folder).map_err(|e| format!("{}: {e:?}", options.folder.display()))?;
     let locks = (0..64).map(|_| tokio::sync::Mutex::new(())).collect();
     let mut service = S3ServiceBuilder::new(Buckets { files, folder: options.folder.clone(), locks });
-    service.set_auth(SimpleAuth::from_single(key, secret));
+    service.set_auth(OnePair { key, secret: secret.into() });
     let open = |path| std::fs::OpenOptions::new().create(true).append(true).open(path);
     let log = options.log.as_ref().map(open).transpose()?.map(Mutex::new);
     if options.with_stdin {
@@ -86,6 +86,22 @@ async fn main() -> Result<(), Failure> {
             // A client that dies in the middle of a request is no failure of the server.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
         });
+    }
+}
+
+/// The accepted key pair.
+struct OnePair {
+    key: String,
+    secret: SecretKey,
+}
+
+#[async_trait]
+impl S3Auth for OnePair {
+    async fn get_secret_key(&self, key: &str) -> S3Result<SecretKey> {
+        if key == self.key {
+            return Ok(self.secret.clone());
+        }
+        Err(s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records."))
     }
 }
 
@@ -160,6 +176,15 @@ impl Buckets {
         }
         Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"))
     }
+
+    /// What is a folder here is only the beginning of keys.
+    fn is_object(&self, bucket: &str, key: &str) -> S3Result<()> {
+        self.exists(bucket)?;
+        if self.folder.join(bucket).join(key).is_dir() {
+            return Err(s3_error!(NoSuchKey, "The specified key does not exist."));
+        }
+        Ok(())
+    }
 }
 
 /// The operations that are handed on as they are, then those that are not.
@@ -180,14 +205,22 @@ operations! {
     {
         head_bucket(HeadBucketInput) -> HeadBucketOutput,
         get_bucket_location(GetBucketLocationInput) -> GetBucketLocationOutput,
-        get_object(GetObjectInput) -> GetObjectOutput,
-        head_object(HeadObjectInput) -> HeadObjectOutput,
         list_objects(ListObjectsInput) -> ListObjectsOutput,
         list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output,
         delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput,
         upload_part(UploadPartInput) -> UploadPartOutput,
         list_parts(ListPartsInput) -> ListPartsOutput,
         abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput,
+    }
+
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        self.is_object(&request.input.bucket, &request.input.key)?;
+        self.files.get_object(request).await
+    }
+
+    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+        self.is_object(&request.input.bucket, &request.input.key)?;
+        self.files.head_object(request).await
     }
 
     async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {

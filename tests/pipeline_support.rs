@@ -103,8 +103,13 @@ impl Place {
 
     /// `salmon run` with the tiny settings and some more.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_at(self.run().to_str().unwrap(), arguments)
+    }
+
+    /// The same for a run that lies elsewhere.
+    pub fn command_at(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = salmon(&["run", "--config"]);
-        command.arg(self.folder.join("salmon.toml")).arg("--run").arg(self.run());
+        command.arg(self.folder.join("salmon.toml")).args(["--run", url]);
         for set in TINY {
             command.args(["--set", set]);
         }

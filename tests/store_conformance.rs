@@ -132,7 +132,7 @@ async fn pages(store: Store) {
 /// A table version: written, published, current, read as SQL, verified, found damaged, discarded.
 async fn versions(store: Store) {
     let (version, artifact) = (version("metrics"), Artifact::table("metrics"));
-    let limits = Limits { part_rows: 4_000, ..Limits::default() };
+    let limits = Limits { group_rows: 1_000, part_rows: 4_000, ..Limits::default() };
     let mut sink = TableSink::new(&store, &version, &table::metrics(), limits);
     for start in (0..10_000).step_by(1_000) {
         sink.write(&metrics(start..start + 1_000)).await.unwrap();
@@ -261,12 +261,8 @@ async fn a_run_at_a_url() {
     let url = format!("{}/run-{}", url.trim_end_matches('/'), std::process::id());
     let place = Place::new(POLICIES);
     let home = tempfile::tempdir().unwrap();
-    let run = |more: &[&str]| {
-        let mut command = place.command(more);
-        // The last --run counts.
-        command.args(["--run", &url]).env("XDG_CACHE_HOME", home.path());
-        succeeded(&command.output().unwrap())
-    };
+    let run =
+        |more: &[&str]| succeeded(&place.command_at(&url, more).env("XDG_CACHE_HOME", home.path()).output().unwrap());
     run(&[]);
     let store = Store::open(&url).unwrap();
     let mut found = contents(&store, "tables").await;

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::pipeline_support::{Place, salmon, succeeded};
+use crate::pipeline_support::{POLICIES, Place, salmon, succeeded};
 use crate::s3_process::{KEY, S3, SECRET, clean};
 
 /// The program with one stage that writes a table, without settings of AWS.
 fn writes(place: &Place, url: &str) -> Command {
-    let mut command = place.command(&["prompts", "--run", url]);
+    let mut command = place.command_at(url, &["prompts"]);
     clean(&mut command, &place.folder);
     command.env("XDG_CACHE_HOME", place.folder.join("cache"));
     command
@@ -46,7 +46,7 @@ fn refused(command: &mut Command) -> String {
 fn refusals_are_one_clear_line() {
     let (s3, home) = (S3::start(&["--region", "eu-west-1", "--read-only", "archive"]), tempfile::tempdir().unwrap());
     std::fs::create_dir(s3.folder.path().join("archive")).unwrap();
-    let place = Place::new("");
+    let place = Place::new(POLICIES);
     let change = |command: &mut Command, name: &str, value: &str| {
         command.envs(s3.environment()).env("AWS_REGION", "eu-west-1").env(name, value);
     };
@@ -103,7 +103,7 @@ struct Home {
 
 impl Home {
     fn new(config: &str, credentials: &str) -> Self {
-        let home = Home { place: Place::new(""), s3: S3::start(&["--region", "eu-west-1"]) };
+        let home = Home { place: Place::new(POLICIES), s3: S3::start(&["--region", "eu-west-1"]) };
         let below = home.place.folder.join(".aws");
         std::fs::create_dir(&below).unwrap();
         let fill = |text: &str| {
@@ -249,7 +249,7 @@ fn a_role_is_assumed_with_the_keys_of_another_profile() {
 
 #[test]
 fn encryption_is_asked_for_with_every_write() {
-    let place = Place::new("");
+    let place = Place::new(POLICIES);
     let log = place.folder.join("requests");
     let s3 = S3::start(&["--log", log.to_str().unwrap()]);
     let run = |environment: &[(&str, &str)]| -> Output {
@@ -274,7 +274,7 @@ fn encryption_is_asked_for_with_every_write() {
 
 #[test]
 fn an_overloaded_server_is_asked_again() {
-    let place = Place::new("");
+    let place = Place::new(POLICIES);
     let s3 = S3::start(&["--slow-down", "25"]);
     succeeded(&writes(&place, "s3://bucket/run").envs(s3.environment()).output().unwrap());
     let rows = counts(&place.folder, "s3://bucket/run").envs(s3.environment()).output().unwrap();

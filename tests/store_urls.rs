@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use salmon::world::base;
 
-use crate::pipeline_support::{Place, files, salmon, succeeded, whole};
+use crate::pipeline_support::{POLICIES, Place, files, salmon, succeeded, whole};
 use crate::s3_process::S3;
 
 /// A server that logs what it is asked, and a cache.
@@ -170,7 +170,7 @@ fn the_cache_is_bounded_and_keeps_what_is_used() {
 #[test]
 fn base_and_prompts_at_urls_give_the_same_run_and_an_unchanged_one_loads_no_model() {
     let far = Far::new();
-    let place = Place::new("");
+    let place = Place::new(POLICIES);
     far.put("models/pocket", &base::folder().unwrap());
     fs::create_dir_all(far.s3.object("data/größe 1")).unwrap();
     fs::copy(place.folder.join("prompts.parquet"), far.s3.object("data/größe 1/prompts.parquet")).unwrap();
@@ -181,7 +181,7 @@ fn base_and_prompts_at_urls_give_the_same_run_and_an_unchanged_one_loads_no_mode
         "data.prompts=[\"s3://bucket/data/größe 1/prompts.parquet\"]",
     ];
     let run = |more: &[&str]| {
-        let command = place.command(&[&["demonstrations", "--run", "s3://bucket/run"], &sets[..], more].concat());
+        let command = place.command_at("s3://bucket/run", &[&["demonstrations"], &sets[..], more].concat());
         far.run(command)
     };
     // Checked without its weights.

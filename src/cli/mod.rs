@@ -119,6 +119,11 @@ async fn execute(command: Command) -> Result<()> {
 
 fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_env("SALMON_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // What asks for credentials logs whom it got them for, before anybody knows that they must not be seen.
+    let filter = match "aws_=warn".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     // Libraries log what they send when they are asked for everything.
     let stderr = || crate::secret::Scrubbed(std::io::stderr());
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);

@@ -66,6 +66,10 @@ fn profiles() -> Result<ProfileSet> {
     let load = aws_config::profile::load(&nothing.0, &nothing.1, &nothing.2, None);
     let profiles = futures::executor::block_on(load)
         .map_err(|e| Error::config("AWS profiles", "cannot be read; look at ~/.aws/config").because(chain(&e)))?;
+    for profile in profiles.profiles().filter_map(|name| profiles.get_profile(name)) {
+        let keys = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
+        keys.iter().filter_map(|key| profile.get(key)).for_each(secret::remember);
+    }
     match set("AWS_PROFILE") {
         Some(name) if profiles.get_profile(&name).is_none() => {
             let mut known: Vec<&str> = profiles.profiles().collect();

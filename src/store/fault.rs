@@ -25,7 +25,7 @@ pub(super) fn object(place: &str, doing: &str, error: &object_store::Error) -> E
     let text = error.to_string();
     let answer = Answer::of(&text);
     let problem = match (error, answer.code) {
-        (E::NotFound { .. }, "NoSuchBucket") => {
+        (_, "NoSuchBucket") => {
             return Error::store(
                 place,
                 format!("{doing} failed: there is no such bucket; check its name and AWS_REGION"),
@@ -73,7 +73,11 @@ impl<'a> Answer<'a> {
             Some(rest.split_once(&format!("</{name}>"))?.0)
         };
         let Some(code) = tag("Code") else { return Answer { code: "", said: None } };
-        Answer { code, said: Some(format!("{code}: {}", tag("Message").unwrap_or_default())) }
+        let message = tag("Message").unwrap_or_default();
+        let plain = [("&apos;", "'"), ("&quot;", "\""), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")]
+            .iter()
+            .fold(message.to_string(), |text, (escaped, plain)| text.replace(escaped, plain));
+        Answer { code, said: Some(format!("{code}: {plain}")) }
     }
 }
 

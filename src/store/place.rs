@@ -158,7 +158,11 @@ fn remote(url: &Url, scheme: &str, shown: String) -> Result<Place> {
         }
     };
     let base = Path::from_url_path(url.path()).map_err(|e| Error::config(&shown, "is not a usable path").because(e))?;
-    let root = parse_root(&format!("{scheme}://{}", url.host_str().unwrap_or_default()))?;
+    let host = url.host_str().unwrap_or_default();
+    let root = parse_root(&format!("{scheme}://{host}"))?;
+    // As people write it, without percent signs for spaces and letters.
+    let user = if url.username().is_empty() { String::new() } else { format!("{}@", url.username()) };
+    let shown = format!("{scheme}://{user}{host}/{base}").trim_end_matches('/').to_string();
     Ok(Place { objects, base, shown, root, folder: None })
 }
 
