@@ -187,6 +187,18 @@ async fn deletions_and_listings_whose_answers_are_lost_are_repeated() {
 }
 
 #[tokio::test]
+async fn an_answer_that_there_is_no_such_object_is_asked_for_again_when_it_is_cut_short() {
+    if let Some(store) = inside() {
+        assert_eq!(store.get("none").await.unwrap(), None);
+        assert!(store.read("no stream").await.unwrap().is_none());
+        return;
+    }
+    let (server, variables) = Server::start(|_, number| if number == 1 { Wrong::Cut } else { Wrong::Nothing });
+    elsewhere("an_answer_that_there_is_no_such_object_is_asked_for_again_when_it_is_cut_short", &variables);
+    assert_eq!(server.seen.lock().unwrap().len(), 4);
+}
+
+#[tokio::test]
 async fn a_version_that_the_store_does_not_show_yet_is_waited_for() {
     if let Some(store) = inside() {
         let version = Version::new(Artifact::model("m"), "0123456789abcdef").unwrap();

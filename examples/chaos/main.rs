@@ -143,7 +143,7 @@ fn run(folder: &Path, tally: &mut Tally) -> Result<(), Failure> {
         done?;
     }
     if options.wants("full") {
-        let step = if options.kills < 100 { 500 } else { 120 };
+        let step = if options.kills < 100 { 1500 } else { 200 };
         full::campaign(&world, 2, step, tally)?;
     }
     if options.wants("work") {

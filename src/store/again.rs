@@ -1,8 +1,9 @@
 //! Once more, where nobody knows what became of a request.
 //!
 //! In: a request that may be made twice. Out: its answer. `object_store` repeats what a server refuses for the moment and
-//! most of what the network loses, but not a conditional put, a deletion or a listing whose answer was lost: for others
-//! those may not be harmless. Here they are, for objects have the same bytes whoever writes them.
+//! most of what the network loses, but not a conditional put or a deletion whose answer was lost, for others those may not
+//! be harmless, nor a listing or a "there is no such object" that was cut short. Here all of that may be repeated, for
+//! objects have the same bytes whoever writes them.
 
 use std::time::{Duration, Instant};
 

@@ -118,17 +118,19 @@ impl Store {
 
     /// The object's bytes, or `None` when there is no such object.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        let failed = |e| fault::object(&self.name_of(key), "reading", &e);
-        match self.place.objects.get(&self.path(key)?).await {
-            Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?)),
+        let path = self.path(key)?;
+        let read = || async { self.place.objects.get(&path).await?.bytes().await };
+        match again(read).await {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(failed(e)),
+            Err(e) => Err(fault::object(&self.name_of(key), "reading", &e)),
         }
     }
 
     /// The object's size in bytes, or `None` when there is no such object.
     pub async fn size(&self, key: &str) -> Result<Option<u64>> {
-        match self.place.objects.head(&self.path(key)?).await {
+        let path = self.path(key)?;
+        match again(|| self.place.objects.head(&path)).await {
             Ok(found) => Ok(Some(found.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(fault::object(&self.name_of(key), "reading", &e)),
@@ -234,7 +236,7 @@ pub(super) async fn read(
     tag: Option<&str>,
 ) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
     let wanted = GetOptions { if_match: tag.map(str::to_string), ..GetOptions::default() };
-    let found = match objects.get_opts(path, wanted.clone()).await {
+    let found = match again(|| objects.get_opts(path, wanted.clone())).await {
         Ok(found) => found,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(object_store::Error::Precondition { .. }) => return Err(changed(name)),
