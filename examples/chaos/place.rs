@@ -13,13 +13,16 @@ use salmon::world::{RECIPE, write_prompts};
 
 use crate::Failure;
 
-/// Two policies, so that stages share inputs: fixed principles, and one with draws.
-const POLICIES: &str = r#"
+/// A policy with fixed principles.
+const POLICY: &str = r#"
 [[policies]]
 name = "brief"
 principles = ["Concise", "not Polite"]
 draw = 0
+"#;
 
+/// A second one, with draws: stages that share their inputs.
+const SECOND: &str = r#"
 [[policies]]
 name = "drawn"
 principles = ["Honest"]
@@ -55,7 +58,7 @@ pub const LONG: [&str; 14] = [
     "responses.test_prompts=5",
     "responses.rounds=2",
     "preferences.passes=5",
-    "reward.trainer.batch_size=1",
+    "reward.trainer.batch_size=2",
     "ppo.steps=100",
     "ppo.trainer.batch_size=4",
     "evaluate.prompts=2",
@@ -76,12 +79,12 @@ pub struct Configuration {
 impl Configuration {
     /// The small one.
     pub fn tiny(folder: &Path) -> Result<Configuration, Failure> {
-        Configuration::write(folder, &TINY)
+        Configuration::write(folder, &TINY, &[POLICY, SECOND])
     }
 
     /// The long one, with many copies of every prompt.
     pub async fn long(folder: &Path) -> Result<Configuration, Failure> {
-        let configuration = Configuration::write(folder, &LONG)?;
+        let configuration = Configuration::write(folder, &LONG, &[POLICY])?;
         let (few, many) = (folder.join("few.parquet"), folder.join("prompts.parquet"));
         std::fs::rename(&many, &few)?;
         let context = SessionContext::new();
@@ -98,13 +101,13 @@ impl Configuration {
         Ok(configuration)
     }
 
-    fn write(folder: &Path, sets: &'static [&'static str]) -> Result<Configuration, Failure> {
+    fn write(folder: &Path, sets: &'static [&'static str], policies: &[&str]) -> Result<Configuration, Failure> {
         std::fs::create_dir_all(folder)?;
         write_prompts(&folder.join("prompts.parquet"))?;
         let (before, rest) = RECIPE.split_once("[[policies]]").ok_or("the recipe has no policies")?;
         let (_, after) = rest.split_once("[evaluate]").ok_or("the recipe has no [evaluate]")?;
         let file = folder.join("salmon.toml");
-        std::fs::write(&file, format!("{before}{POLICIES}\n[evaluate]{after}"))?;
+        std::fs::write(&file, format!("{before}{}\n[evaluate]{after}", policies.concat()))?;
         Ok(Configuration { file, sets })
     }
 }

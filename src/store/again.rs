@@ -68,3 +68,21 @@ where
     }
     read().await
 }
+
+/// The same for a reader that hears of a missing object by an error.
+///
+/// # Errors
+/// What `read` says.
+pub(super) async fn shown<T, F>(read: impl Fn() -> F) -> object_store::Result<T>
+where
+    F: Future<Output = object_store::Result<T>>,
+{
+    for pause in WAITS {
+        match read().await {
+            Err(object_store::Error::NotFound { .. }) => {}
+            answer => return answer,
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    read().await
+}

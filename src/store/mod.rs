@@ -32,6 +32,7 @@ mod history;
 mod lineage;
 mod manifest;
 mod name;
+mod named;
 mod object;
 mod parquet;
 mod place;

@@ -14,6 +14,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode};
 
 use super::again::{self, again};
+use super::named::Named;
 use super::place::{self, Place};
 use super::upload::Upload;
 use super::{Digest, fault};
@@ -96,8 +97,15 @@ impl Store {
         self.place.folder.as_ref().map(|folder| folder.join(key))
     }
 
-    pub(super) fn objects(&self) -> &Arc<dyn ObjectStore> {
-        &self.place.objects
+    /// The store below, for those who read what a manifest names.
+    pub(super) fn named(&self) -> Arc<dyn ObjectStore> {
+        let objects = Arc::clone(&self.place.objects);
+        if self.at_once() { objects } else { Arc::new(Named(objects)) }
+    }
+
+    /// Whether the store shows at once what was written: a disk or memory.
+    fn at_once(&self) -> bool {
+        self.place.folder.is_some() || self.place.root.scheme() == "memory"
     }
 
     pub(super) fn root(&self) -> &url::Url {
@@ -142,8 +150,7 @@ impl Store {
     where
         F: Future<Output = Result<Option<T>>>,
     {
-        let at_once = self.place.folder.is_some() || self.place.root.scheme() == "memory";
-        again::expected(at_once, read).await
+        again::expected(self.at_once(), read).await
     }
 
     /// The object as a stream of chunks, or `None` when there is no such object.

@@ -69,7 +69,7 @@ pub fn bind(ctx: &SessionContext, store: &Store, table: &Table, manifests: &[Man
         let version = manifest.version()?;
         parts.extend(manifest.files.iter().filter(|file| file.rows > 0).map(|file| (version.clone(), file.clone())));
     }
-    ctx.register_object_store(store.root(), Arc::clone(store.objects()));
+    ctx.register_object_store(store.root(), store.named());
     let provider: Arc<dyn TableProvider> = if parts.is_empty() {
         Arc::new(EmptyTable::new(schema))
     } else {
