@@ -194,8 +194,9 @@ impl Course<'_> {
             let ended = attempt.end(if target.ask { libc::SIGTERM } else { libc::SIGKILL })?;
             self.work.resumed(&ended.trail, &self.world.timeline);
             let when = format!("attempt {}", self.attempts);
+            let stage = ended.trail.last().map(|stage| stage.name.as_str());
             if ended.killed() {
-                tally.kills += 1;
+                tally.killed(stage);
                 self.work.killed(&ended.trail);
                 self.world.look(self.place, &when, tally)?;
                 return Ok(false);
@@ -203,7 +204,7 @@ impl Course<'_> {
             match ended.status.code() {
                 Some(0) => return Ok(true),
                 Some(75) if target.ask => {
-                    tally.kills += 1;
+                    tally.killed(stage);
                     tally.stops += 1;
                     tally.slowest = tally.slowest.max(ended.seconds);
                     if ended.seconds > STOP {

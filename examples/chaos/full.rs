@@ -57,7 +57,9 @@ impl Mount {
     }
 
     fn resize(&self, kib: u64) -> Result<(), Failure> {
-        self.run("mount", &["-o", &format!("remount,size={kib}k"), &self.at.display().to_string()])
+        // In full, for mount looks nothing up then: a user's namespace may not let it.
+        let (options, at) = (format!("remount,size={kib}k"), self.at.display().to_string());
+        self.run("mount", &["-t", "tmpfs", "-o", &options, "none", &at])
     }
 }
 

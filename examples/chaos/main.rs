@@ -82,7 +82,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Err(e) = run(&folder, &mut tally) {
+    let done = run(&folder, &mut tally);
+    eprintln!(
+        "chaos: {} runs; {} of the kills were SIGTERM; kills by stage: {}",
+        tally.runs,
+        tally.stops,
+        tally.by_stage()
+    );
+    if let Err(e) = done {
         eprintln!("chaos: {e}");
         tally.unexpected += 1;
     }

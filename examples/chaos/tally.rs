@@ -1,5 +1,6 @@
 //! What chaos counts.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::work::Work;
@@ -13,6 +14,8 @@ pub struct Tally {
     pub stops: u64,
     /// Requests that met a fault, attempts that met a full disk.
     pub faults: u64,
+    /// Kills of both kinds by the stage they came in.
+    pub stages: BTreeMap<String, u64>,
     /// Runs that came to their end.
     pub runs: u64,
     /// Attempts that a fault made end with an error; the next one went on.
@@ -32,6 +35,18 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// A kill in this stage; `None` before the first one.
+    pub fn killed(&mut self, stage: Option<&str>) {
+        self.kills += 1;
+        *self.stages.entry(stage.unwrap_or("start").to_string()).or_default() += 1;
+    }
+
+    /// Kills by stage, as one line.
+    pub fn by_stage(&self) -> String {
+        let counts: Vec<String> = self.stages.iter().map(|(stage, kills)| format!("{stage} {kills}")).collect();
+        counts.join(", ")
+    }
+
     /// Whether everything is as it must be.
     pub fn good(&self) -> bool {
         self.losses + self.duplicates + self.half_visible + self.unexpected == 0
