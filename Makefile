@@ -3,7 +3,7 @@
 # `make conformance` runs the store's tests against a second S3 server (scripts/conformance).
 # `make interop` holds exports against the Python programs that read them (scripts/interop); `make fuzz` throws damaged
 # bytes at every parser.
-.PHONY: demo test build lint interop conformance fuzz setup
+.PHONY: demo test build lint interop chaos conformance fuzz setup
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SALMON := $(TARGET)/debug/salmon
@@ -28,6 +28,12 @@ interop: build
 # The store's tests against another S3 server: moto's, or that of SALMON_CONFORMANCE_URL.
 conformance: setup
 	scripts/conformance/run.sh
+
+# 200 kills on disk, on S3 and on S3 behind faults, full disks, clock jumps (docs/reliability.md); CHAOS_KILLS=20 for a
+# short one.
+chaos: setup
+	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --bin salmon --example chaos --example s3_server
+	$(TARGET)/debug/examples/chaos
 
 # FUZZ_SECONDS=60 for each target, 600 by default.
 fuzz: setup

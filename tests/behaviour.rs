@@ -36,6 +36,7 @@ mod import_fuzz;
 mod import_support;
 mod kill;
 mod leases;
+mod lost_answers;
 mod model_adapters;
 mod model_architectures;
 mod model_chat;

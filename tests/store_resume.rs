@@ -284,6 +284,55 @@ async fn signals_ask_first_and_end_second() {
 }
 
 #[tokio::test]
+async fn a_stop_that_reaches_no_commit_ends_after_eight_seconds() {
+    if std::env::var(CHILD).is_ok() {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+        Stop::new().on_signals().unwrap();
+        // SAFETY: sends a signal to this very process, which handles it.
+        unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+        // A step that takes long, on the runtime's only thread.
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let began = std::time::Instant::now();
+    let output = child("store_resume::a_stop_that_reaches_no_commit_ends_after_eight_seconds", folder.path(), &[]);
+    let seconds = began.elapsed().as_secs_f64();
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    assert!(seconds > salmon::stage::PATIENCE.as_secs_f64() && seconds < 10.0, "{seconds}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let said: Vec<&str> =
+        stderr.lines().filter(|line| line.contains("run the same command again to continue")).collect();
+    assert_eq!(said.len(), 1, "{stderr}");
+    assert!(said[0].contains("no commit was reached within 8 s"), "{stderr}");
+}
+
+#[test]
+fn scratch_of_a_killed_process_is_removed_by_the_next() {
+    use salmon::stage::Scratch;
+    if std::env::var(CHILD).is_ok() {
+        let scratch = Scratch::new().unwrap();
+        std::fs::write(scratch.path().join("large"), "x").unwrap();
+        println!("SCRATCH {}", scratch.path().display());
+        // SAFETY: ends this very process as a kill would.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let killed = || {
+        let variables = [("TMPDIR", temporary.path().to_str().unwrap())];
+        let name = "store_resume::scratch_of_a_killed_process_is_removed_by_the_next";
+        let output = child(name, temporary.path(), &variables);
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let line = stdout.lines().find_map(|line| line.split_once("SCRATCH ")).unwrap_or_else(|| panic!("{stdout}"));
+        std::path::PathBuf::from(line.1)
+    };
+    let first = killed();
+    assert!(first.join("large").exists());
+    let second = killed();
+    assert!(!first.exists() && second.join("large").exists());
+}
+
+#[tokio::test]
 async fn two_attempts_at_once_commit_one_version() {
     let store = Store::open("memory://").unwrap();
     let manifest = |files| Manifest::new(&version("metrics"), files, None, Lineage::default(), Default::default());

@@ -81,10 +81,11 @@ async fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage:
 /// # Errors
 /// As [`run`].
 pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options: &Options) -> Result<()> {
-    let text = config.clone().anchored(folder)?.to_toml()?;
-    let (store, graph) = open(config, folder, run).await?;
+    // First of all: what is fetched before the first stage may take long, and a signal must find its handler.
     let stop = Stop::new();
     stop.on_signals()?;
+    let text = config.clone().anchored(folder)?.to_toml()?;
+    let (store, graph) = open(config, folder, run).await?;
     keep(&store, &text).await?;
     let done = stage::run(&graph, &store, options, progress::watcher(), &stop).await?;
     // The pointers are this configuration's now, whichever other one began meanwhile.

@@ -13,7 +13,7 @@ use arrow::array::RecordBatch;
 use datafusion::prelude::SessionContext;
 use futures::{Stream, StreamExt};
 
-use super::{Known, Progress, Stop};
+use super::{Known, Progress, Scratch, Stop};
 use crate::store::{
     self, Artifact, Checkpoints, Earlier, FileEntry, Kind, Limits, Lineage, Manifest, Shards, Store, TableSink, Version,
 };
@@ -59,6 +59,7 @@ impl Job {
 
     /// Says how far the stage is, what earlier attempts finished included.
     pub fn advance(&self, done: u64, total: Option<u64>, unit: &str) {
+        tracing::debug!(stage = self.stage(), done, total, unit, "advanced");
         self.progress.advanced(self.stage(), done, total, unit);
     }
 
@@ -226,11 +227,8 @@ impl Job {
     ///
     /// # Errors
     /// A store error when none can be made.
-    pub fn scratch(&self) -> Result<tempfile::TempDir> {
-        tempfile::Builder::new()
-            .prefix("salmon-")
-            .tempdir()
-            .map_err(|e| Error::store(std::env::temp_dir().display(), "no scratch folder can be made").because(e))
+    pub fn scratch(&self) -> Result<Scratch> {
+        Scratch::new()
     }
 
     /// Uploads the files of `folder` as output model `name`.

@@ -47,6 +47,7 @@ mod graph;
 mod job;
 mod progress;
 mod runner;
+mod scratch;
 mod stop;
 mod turns;
 
@@ -55,4 +56,5 @@ pub use graph::{Graph, Preview, Run, Stage};
 pub use job::Job;
 pub use progress::{Known, Progress, Silent};
 pub use runner::{Options, Planned, State, plan, run};
-pub use stop::Stop;
+pub use scratch::Scratch;
+pub use stop::{PATIENCE, Stop};

@@ -291,7 +291,7 @@ async fn job(
     for (artifact, versions) in &resolved.inputs {
         let mut manifests = Vec::with_capacity(versions.len());
         for version in versions {
-            manifests.push(Manifest::read(store, version).await?.ok_or_else(|| {
+            manifests.push(Manifest::expected(store, version).await?.ok_or_else(|| {
                 Error::store(store.url(), format!("{version} is gone; run the stage that makes it again"))
             })?);
         }

@@ -1,14 +1,22 @@
 //! Stopping when asked to.
 //!
 //! In: SIGINT or SIGTERM. Out: a token that stages look at between commits. The first signal lets the current
-//! shard or step reach its commit; the second ends the process at once, which is as safe as a kill.
+//! shard or step reach its commit, for [`PATIENCE`]; then, or at a second signal, the process ends at once, which is as
+//! safe as a kill. Whatever ends it, the exit code is that of "start me again".
 
 use std::fmt::Display;
+use std::sync::mpsc;
+use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::error::Kind;
 use crate::{Error, Result};
+
+/// How long a run that was asked to stop may go on: whoever asks (a scheduler, a spot instance that is taken back) often
+/// waits no longer than ten seconds.
+pub const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Whether the run was asked to stop. Clones share the answer.
 #[derive(Debug, Clone)]
@@ -66,25 +74,56 @@ impl Stop {
         tokio::select! { _ = asked.wait_for(|asked| *asked) => {}, () = also => {} }
     }
 
-    /// Asks to stop at the first SIGINT or SIGTERM, and exits at the second. Call it inside the runtime.
+    /// Asks to stop at the first SIGINT or SIGTERM, and ends the process at the second or after [`PATIENCE`]. Signals
+    /// are waited for on a thread of their own: a busy runtime must not hold them up.
     ///
     /// # Errors
     /// An internal error when the handlers cannot be installed.
     pub fn on_signals(&self) -> Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
         let failed = |e: std::io::Error| Error::internal("signals", "no handler can be installed").because(e);
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let (installed, answer) = mpsc::channel();
         let stop = self.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                if stop.asked() {
-                    std::process::exit(i32::from(Kind::Interrupted.exit_code()));
-                }
-                stop.ask();
-            }
-        });
-        Ok(())
+        let wait = move || runtime.block_on(stop.obey(&installed));
+        std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(failed)?;
+        answer.recv().map_err(|e| Error::internal("signals", "their thread died").because(e))?.map_err(failed)
+    }
+
+    /// Waits for signals; says once whether it can.
+    async fn obey(&self, installed: &mpsc::Sender<std::io::Result<()>>) {
+        let handlers = Signals::install();
+        let (mut signals, answer) = match handlers {
+            Ok(signals) => (Some(signals), Ok(())),
+            Err(e) => (None, Err(e)),
+        };
+        let _ = installed.send(answer);
+        let Some(signals) = &mut signals else { return };
+        signals.next().await;
+        self.ask();
+        let why = tokio::select! {
+            () = signals.next() => "a second signal came".to_string(),
+            () = tokio::time::sleep(PATIENCE) => format!("no commit was reached within {} s", PATIENCE.as_secs()),
+        };
+        tracing::error!(
+            "stopped at once, for {why}; what was committed is kept, run the same command again to continue"
+        );
+        // SAFETY: ends the process without running destructors, which may not run beside threads that still compute.
+        unsafe { libc::_exit(i32::from(Kind::Interrupted.exit_code())) }
+    }
+}
+
+/// The two signals that ask to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { _ = self.interrupt.recv() => {}, _ = self.terminate.recv() => {} }
     }
 }

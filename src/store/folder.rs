@@ -126,7 +126,7 @@ pub async fn fetch_into(
         let key = version.key(&file.path);
         let relative = file.path.strip_prefix(below).unwrap_or(&file.path).trim_start_matches('/');
         let target = folder.join(relative);
-        let Some(chunks) = store.read(&key).await? else {
+        let Some(chunks) = store.expected(|| store.read(&key)).await? else {
             file.present(store, version).await?;
             return Err(Error::store(store.name_of(&key), "vanished while it was read; run again"));
         };

@@ -57,7 +57,7 @@ impl FileEntry {
     /// A store error that says whether the file is missing, cut short or changed.
     pub async fn verify(&self, store: &Store, version: &Version) -> Result<()> {
         let key = version.key(&self.path);
-        let found = store.digest(&key).await?.ok_or_else(|| missing(store, &key))?;
+        let found = store.expected(|| store.digest(&key)).await?.ok_or_else(|| missing(store, &key))?;
         self.compare(store, &key, &found)
     }
 
@@ -81,7 +81,7 @@ impl FileEntry {
     /// Checks that the file is there with its size, without reading it.
     pub(super) async fn present(&self, store: &Store, version: &Version) -> Result<()> {
         let key = version.key(&self.path);
-        match store.size(&key).await? {
+        match store.expected(|| store.size(&key)).await? {
             None => Err(missing(store, &key)),
             Some(size) if size != self.size => Err(wrong_size(store, &key, self.size, size)),
             Some(_) => Ok(()),
@@ -211,7 +211,7 @@ impl Manifest {
         if store.put_if_absent(&key, text).await? {
             return Ok(());
         }
-        match Manifest::read(store, &version).await? {
+        match Manifest::expected(store, &version).await? {
             Some(other) if other.files == self.files => Ok(()),
             _ => Err(Error::store(
                 store.name_of(&key),
@@ -236,6 +236,15 @@ impl Manifest {
             store.path(&version.key(&file.path))?;
         }
         Ok(Some(manifest))
+    }
+
+    /// The manifest of a version that is known to exist: as [`Manifest::read`], with patience for a store that does not
+    /// show at once what was written.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub async fn expected(store: &Store, version: &Version) -> Result<Option<Manifest>> {
+        store.expected(|| Manifest::read(store, version)).await
     }
 
     /// Reads every file and compares sizes and checksums.

@@ -21,6 +21,7 @@
 //! put, and is the only thing readers trust. There is no rename, no append and no lock in this design, because
 //! object stores have none of them; a lease only keeps two runners from doing the same work.
 
+mod again;
 mod cache;
 mod checkpoint;
 mod conform;
@@ -37,6 +38,7 @@ mod lineage;
 mod manifest;
 mod multipart;
 mod name;
+mod named;
 mod object;
 mod parquet;
 mod place;

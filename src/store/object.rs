@@ -15,6 +15,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode};
 
+use super::again::{self, again};
+use super::named::Named;
 use super::place::{self, Place};
 use super::upload::Upload;
 use super::{Digest, fault};
@@ -99,8 +101,15 @@ impl Store {
         self.place.folder.as_ref().map(|folder| folder.join(key))
     }
 
-    pub(super) fn objects(&self) -> &Arc<dyn ObjectStore> {
-        &self.place.objects
+    /// The store below, for those who read what a manifest names.
+    pub(super) fn named(&self) -> Arc<dyn ObjectStore> {
+        let objects = Arc::clone(&self.place.objects);
+        if self.at_once() { objects } else { Arc::new(Named(objects)) }
+    }
+
+    /// Whether the store shows at once what was written: a disk or memory.
+    fn at_once(&self) -> bool {
+        self.place.folder.is_some() || self.place.root.scheme() == "memory"
     }
 
     pub(super) fn root(&self) -> &url::Url {
@@ -121,11 +130,12 @@ impl Store {
 
     /// The object's bytes, or `None` when there is no such object.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        let failed = |e| fault::object(&self.name_of(key), "reading", &e);
-        match self.place.objects.get(&self.path(key)?).await {
-            Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?)),
+        let path = self.path(key)?;
+        let read = || async { self.place.objects.get(&path).await?.bytes().await };
+        match again(read).await {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(failed(e)),
+            Err(e) => Err(fault::object(&self.name_of(key), "reading", &e)),
         }
     }
 
@@ -137,11 +147,20 @@ impl Store {
 
     /// The object's size in bytes, or `None` when there is no such object.
     pub async fn size(&self, key: &str) -> Result<Option<u64>> {
-        match self.place.objects.head(&self.path(key)?).await {
+        let path = self.path(key)?;
+        match again(|| self.place.objects.head(&path)).await {
             Ok(found) => Ok(Some(found.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(fault::object(&self.name_of(key), "reading", &e)),
         }
+    }
+
+    /// Reads, with some patience, what must be there.
+    pub(super) async fn expected<T, F>(&self, read: impl Fn() -> F) -> Result<Option<T>>
+    where
+        F: Future<Output = Result<Option<T>>>,
+    {
+        again::expected(self.at_once(), read).await
     }
 
     /// The object as a stream of chunks, or `None` when there is no such object.
@@ -165,12 +184,18 @@ impl Store {
         put.map(drop).map_err(|e| fault::object(&self.name_of(key), "writing", &e))
     }
 
-    /// Writes the object unless it exists; false when it did.
+    /// Writes the object unless it exists; false when another one did.
+    ///
+    /// When the answer to a put that was carried out is lost, the next one finds the object there: then its bytes say
+    /// whose it is.
     pub async fn put_if_absent(&self, key: &str, bytes: impl Into<Bytes>) -> Result<bool> {
-        let path = self.path(key)?;
-        match self.place.objects.put_opts(&path, bytes.into().into(), PutMode::Create.into()).await {
+        let (path, bytes) = (self.path(key)?, bytes.into());
+        let put = || self.place.objects.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
+        match again(put).await {
             Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                Ok(self.expected(|| self.get(key)).await?.is_some_and(|found| found == bytes))
+            }
             Err(e) => Err(fault::object(&self.name_of(key), "writing", &e)),
         }
     }
@@ -183,11 +208,7 @@ impl Store {
     /// All objects below `prefix`, by key. A prefix that does not exist is empty.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let path = self.path(prefix)?;
-        let listed: Vec<_> = self
-            .place
-            .objects
-            .list(Some(&path))
-            .try_collect()
+        let listed: Vec<_> = again(|| self.place.objects.list(Some(&path)).try_collect())
             .await
             .map_err(|e| fault::object(&self.name_of(prefix), "listing", &e))?;
         let skip = if self.place.base.is_root() { 0 } else { self.place.base.as_ref().len() + 1 };
@@ -204,7 +225,8 @@ impl Store {
 
     /// Deletes the object; one that is gone already is fine.
     pub async fn delete(&self, key: &str) -> Result<()> {
-        match self.place.objects.delete(&self.path(key)?).await {
+        let path = self.path(key)?;
+        match again(|| self.place.objects.delete(&path)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(fault::object(&self.name_of(key), "deleting", &e)),
         }
@@ -234,7 +256,7 @@ pub(super) async fn read(
     tag: Option<&str>,
 ) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
     let wanted = GetOptions { if_match: tag.map(str::to_string), ..GetOptions::default() };
-    let found = match objects.get_opts(path, wanted.clone()).await {
+    let found = match again(|| objects.get_opts(path, wanted.clone())).await {
         Ok(found) => found,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(object_store::Error::Precondition { .. }) => return Err(changed(name)),

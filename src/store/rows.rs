@@ -39,7 +39,7 @@ pub async fn read_rows(store: &Store, manifest: &Manifest, range: Range<u64>) ->
                 Error::store(store.name_of(&key), "cannot be read as Parquet; run its stage again with --force")
                     .because(fault::scrub(&e.to_string()))
             };
-            let part = Part { objects: Arc::clone(store.objects()), path: store.path(&key)?, size: file.size };
+            let part = Part { objects: store.named(), path: store.path(&key)?, size: file.size };
             let stream = ParquetRecordBatchStreamBuilder::new(part)
                 .await
                 .map_err(unreadable)?

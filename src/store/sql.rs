@@ -90,7 +90,7 @@ pub fn provider(
         let version = manifest.version()?;
         parts.extend(manifest.files.iter().filter(|file| file.rows > 0).map(|file| (version.clone(), file.clone())));
     }
-    ctx.register_object_store(store.root(), Arc::clone(store.objects()));
+    ctx.register_object_store(store.root(), store.named());
     if parts.is_empty() {
         return Ok(Arc::new(EmptyTable::new(schema)));
     }
