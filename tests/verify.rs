@@ -183,8 +183,8 @@ async fn rows_that_do_not_add_up_are_counted() {
     assert_eq!(
         problems(half).await,
         [
-            "1 rows, which are kept pairs x principles of the judge's set; there must be 2; run stage judgments again with --force",
             "1 rows without a score that are not unread, or unread with both; run stage judgments again with --force",
+            "1 rows, which are kept pairs x principles of the judge's set; there must be 2; run stage judgments again with --force",
         ]
     );
 }

@@ -15,3 +15,4 @@ from demonstrations d left anti join prompts p on p.prompt_id = d.prompt_id
 union all
 select 'rows that are kept with a drop_reason, or dropped without', count(*), 0
 from demonstrations where kept <> (drop_reason is null)
+order by rule

@@ -13,3 +13,4 @@ from judgments j left anti join (select * from pairs where kept) p
 union all
 select 'rows without a score that are not unread, or unread with both', count(*), 0
 from judgments where (verdict = 'unread') <> (score_ab is null or score_ba is null)
+order by rule

@@ -4,3 +4,4 @@ select 'numbers that are there twice for one step' as rule, (select count(*) fro
   - (select count(*) from (select distinct stage, step, name from metrics)) as found, 0 as expected
 union all
 select 'numbers of another stage', count(*), 0 from metrics where stage <> $stage
+order by rule

@@ -3,3 +3,4 @@
 select 'rows used or too long, which are kept training preferences' as rule,
   (select cast(sum(value) as bigint) from metrics where step = 0 and name in ('rows/used', 'rows/too_long')) as found,
   (select count(*) from preferences where kept and split = 'train') as expected
+order by rule

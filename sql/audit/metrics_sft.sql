@@ -3,3 +3,4 @@
 select 'rows used or too long, which are kept demonstrations and the questions about the assistant' as rule,
   (select cast(sum(value) as bigint) from metrics where step = 0 and name in ('rows/used', 'rows/too_long')) as found,
   (select count(*) from demonstrations where kept) + $identity_count as expected
+order by rule

@@ -21,3 +21,4 @@ select 'dropped rows, one for each round without a pair', (select count(*) from 
 union all
 select 'rows that are kept with a drop_reason, or dropped without', count(*), 0
 from pairs where kept <> (drop_reason is null)
+order by rule

@@ -10,3 +10,4 @@ from preferences f left anti join judgments j on j.prompt_id = f.prompt_id
 union all
 select 'rows that are kept with a drop_reason, or dropped without', count(*), 0
 from preferences where kept <> (drop_reason is null)
+order by rule

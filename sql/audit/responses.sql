@@ -15,3 +15,4 @@ from responses r left anti join prompts p on p.prompt_id = r.prompt_id
 union all
 select 'rows that are kept with a drop_reason, or dropped without', count(*), 0
 from responses where kept <> (drop_reason is null)
+order by rule

@@ -9,3 +9,4 @@ from (select step from rollouts group by step having count(*) <> $batch_size)
 union all
 select 'rows of prompts that are not in table prompts', count(*), 0
 from rollouts r left anti join prompts p on p.prompt_id = r.prompt_id
+order by rule

@@ -17,7 +17,7 @@ use object_store::signer::Signer;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Store, fault};
+use super::{Store, credentials, fault};
 use crate::{Error, Result};
 
 /// An upload under way.
@@ -139,7 +139,7 @@ fn s3(store: &Store) -> Result<Option<AmazonS3>> {
     if !["s3://", "s3a://"].iter().any(|scheme| store.url().starts_with(scheme)) {
         return Ok(None);
     }
-    AmazonS3Builder::from_env()
+    credentials::configure(AmazonS3Builder::from_env())?
         .with_url(store.url())
         .build()
         .map(Some)

@@ -60,7 +60,7 @@ pub async fn read_rows(store: &Store, manifest: &Manifest, range: Range<u64>) ->
 /// A store error when it cannot be read as Parquet.
 pub async fn part_facts(store: &Store, version: &Version, file: &FileEntry) -> Result<(SchemaRef, u64)> {
     let key = version.key(&file.path);
-    let part = Part { objects: Arc::clone(store.objects()), path: store.path(&key)?, size: file.size };
+    let part = Part { objects: store.named(), path: store.path(&key)?, size: file.size };
     let reader = ParquetRecordBatchStreamBuilder::new(part).await.map_err(|e| {
         Error::store(store.name_of(&key), "cannot be read as Parquet; run its stage again with --force")
             .because(fault::scrub(&e.to_string()))
