@@ -135,7 +135,8 @@ fn a_table_of_log_probabilities() {
     assert_eq!(lines.len(), 4 + json.len());
     for (line, row) in lines[3..].iter().zip(&json) {
         for likely in row["top"].as_array().unwrap() {
-            let shown = format!("{:?} {:.3}", likely["token"].as_str().unwrap(), likely["logprob"].as_f64().unwrap());
+            let shown =
+                format!("{:?} {:.3}", likely["token"].as_str().unwrap(), likely["logprob"].as_f64().unwrap() as f32);
             assert!(line.contains(&shown), "{line} lacks {shown}");
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::pipeline_support::{POLICIES, Place, salmon, succeeded};
+use crate::pipeline_support::{POLICIES, Place, files, salmon, succeeded};
 use crate::s3_process::{KEY, S3, SECRET, clean};
 
 /// The program with one stage that writes a table, without settings of AWS.
@@ -93,6 +93,53 @@ fn refusals_are_one_clear_line() {
     assert_eq!(line, format!("salmon: s3://archive/run/config.toml: writing failed: {permission}"));
     let line = read("s3://archive/run", "AWS_REGION", "eu-west-1");
     assert_eq!(line, "salmon: s3://archive/run: holds no run; check the URL, or make one with `salmon run`");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_one_clear_line() {
+    let home = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = counts(home.path(), "s3://bucket/run");
+    command.envs([("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)]);
+    let line = refused(command.env("AWS_ENDPOINT_URL", format!("http://{free}")));
+    let wanted = "listing failed: the store cannot be reached; check the endpoint and the network (Connection refused";
+    assert!(line.starts_with(&format!("salmon: s3://bucket/run: {wanted}")), "{line}");
+}
+
+/// Keys are in no object, page, plan or log line of a run that was made with them.
+#[test]
+fn secrets_are_in_nothing_that_is_written() {
+    let (s3, place) = (S3::start(&[]), Place::new(POLICIES));
+    let token = "session-token-nobody-shows";
+    let run = |mut command: Command| {
+        command.envs(s3.environment()).env("AWS_SESSION_TOKEN", token).env("SALMON_LOG", "debug");
+        let output = command.output().unwrap();
+        succeeded(&output) + &String::from_utf8(output.stdout).unwrap()
+    };
+    let url = "s3://bucket/run";
+    let mut said = run(writes(&place, url));
+    let page = place.folder.join("report.html");
+    // `information_schema` is off; with it, `store_faults` looks into the settings.
+    let statements = "explain verbose select * from prompts where length(instruction) > 9 limit 3; select * from runs";
+    for arguments in [
+        &["sql", "--run", url, "--format", "json", "-c", statements][..],
+        &["runs", "--run", url],
+        &["report", "--run", url, "--out", page.to_str().unwrap()],
+    ] {
+        let mut command = salmon(arguments);
+        clean(&mut command, &place.folder);
+        said += &run(command);
+    }
+    assert!(said.contains("ParquetSource") || said.contains("file_type=parquet"), "the plan was shown");
+    let written = files(&s3.object("run"));
+    assert!(written.len() >= 5, "{:?}", written.keys());
+    let page = std::fs::read(page).unwrap();
+    for secret in [KEY, SECRET, token] {
+        let holds = |bytes: &[u8]| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        assert!(!said.contains(secret) && !holds(&page), "{secret}");
+        let found: Vec<&String> = written.iter().filter(|(_, bytes)| holds(bytes)).map(|(name, _)| name).collect();
+        assert_eq!(found, [""; 0], "{secret}");
+    }
 }
 
 /// Profiles in the files of a home folder; `keys` are those of the server.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use salmon::world::base;
 
@@ -119,6 +120,21 @@ fn a_model_at_a_url_is_fetched_once_and_again_when_it_is_damaged() {
 }
 
 #[test]
+fn processes_that_want_a_model_at_once_fetch_it_once() {
+    let far = Far::new();
+    far.put("models/pocket", &base::folder().unwrap());
+    let start = |_| {
+        let mut command = far.s3.reach(salmon(&ASK));
+        command.env("XDG_CACHE_HOME", far.home.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let processes: Vec<Child> = (0..3).map(start).collect();
+    let outputs: Vec<Output> = processes.into_iter().map(|process| process.wait_with_output().unwrap()).collect();
+    outputs.iter().for_each(|output| drop(succeeded(output)));
+    assert!(outputs.iter().all(|output| output.stdout == outputs[0].stdout && !output.stdout.is_empty()));
+    assert_eq!(far.read().iter().filter(|name| *name == "model.safetensors").count(), 1);
+}
+
+#[test]
 fn the_cache_is_bounded_and_keeps_what_is_used() {
     let far = Far::new();
     let folder = base::folder().unwrap();
@@ -222,6 +238,38 @@ fn base_and_prompts_at_urls_give_the_same_run_and_an_unchanged_one_loads_no_mode
     fs::remove_file(far.s3.object("models/pocket/config.json")).unwrap();
     let line = String::from_utf8(run(&[]).stderr).unwrap();
     assert!(line.contains("s3://bucket/models/pocket: there is no config.json below this URL"), "{line}");
+}
+
+/// The commands that read a run give the same for one on a server as for the same one on disk.
+#[test]
+fn reading_commands_say_the_same_of_a_run_on_a_server() {
+    let far = Far::new();
+    far.put("run", &whole().run());
+    let (url, disk) = ("s3://bucket/run", whole().run());
+    let page = far.home.path().join("report.html");
+    let asked =
+        ["--instruction", "what is the capital of arden ?", "--response", "it is lumen .", "--principle", "Honest"];
+    for arguments in [
+        &["runs"][..],
+        &[&["score"][..], &asked].concat(),
+        &["sql", "--format", "json", "-c", "select * from evaluations order by 1, 2, 3, 4, 5"],
+        &["report", "--out", page.to_str().unwrap()],
+    ] {
+        let of = |run: &str| far.ok(&[arguments, &["--run", run]].concat());
+        let said = of(url);
+        assert!(!said.is_empty(), "{arguments:?}");
+        assert_eq!(said, of(disk.to_str().unwrap()), "{arguments:?}");
+    }
+    let chat = |run: &str| {
+        let mut command = far.s3.reach(salmon(&["chat", "--run", run, "--policy", "brief", "--seed", "3"]));
+        command.env("XDG_CACHE_HOME", far.home.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        process.stdin.take().unwrap().write_all(b"what is the river of arden ?\n").unwrap();
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty());
+        output.stdout
+    };
+    assert_eq!(chat(url), chat(disk.to_str().unwrap()));
 }
 
 #[test]

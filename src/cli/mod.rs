@@ -120,7 +120,7 @@ async fn execute(command: Command) -> Result<()> {
 fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_env("SALMON_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     // What asks for credentials logs whom it got them for, before anybody knows that they must not be seen.
-    let filter = match "aws_=warn".parse() {
+    let filter = match "aws_=error".parse() {
         Ok(quiet) => filter.add_directive(quiet),
         Err(_) => filter,
     };

@@ -122,9 +122,9 @@ pub enum Dtype {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// Parquet files with the columns of table `prompts`.
+    /// Parquet files with the columns of table `prompts`, by path or URL.
     pub prompts: Vec<String>,
-    /// Parquet files with `prompt`, `chosen`, `rejected`, for `reward_pretraining`.
+    /// Parquet files with `prompt`, `chosen`, `rejected`, by path or URL, for `reward_pretraining`.
     pub human_preferences: Vec<String>,
 }
 

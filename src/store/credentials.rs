@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
-use aws_config::profile::ProfileSet;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::{ProfileFileRegionProvider, ProfileSet};
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_runtime::env_config::EnvConfigValue;
@@ -172,7 +174,11 @@ async fn build() -> DefaultCredentialsChain {
     let tls = Provider::Rustls(CryptoMode::Ring);
     let http = aws_smithy_http_client::Builder::new().tls_provider(tls).build_https();
     let config = ProviderConfig::default().with_http_client(http);
-    DefaultCredentialsChain::builder().configure(config).build().await
+    // A machine that is none of Amazon's is not asked where it is.
+    let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new())
+        .or_else("us-east-1");
+    DefaultCredentialsChain::builder().configure(config).region(region).build().await
 }
 
 fn failed(why: String) -> object_store::Error {

@@ -6,6 +6,8 @@
 
 use std::io::ErrorKind;
 
+use object_store::client::{HttpError, HttpErrorKind};
+
 use super::credentials::NoCredentials;
 use crate::Error;
 
@@ -15,6 +17,9 @@ const LONGEST_CAUSE: usize = 300;
 /// What went wrong with object `place` while `doing` ("reading", "writing", ...).
 pub(super) fn object(place: &str, doing: &str, error: &object_store::Error) -> Error {
     use object_store::Error as E;
+    if let Some(unreachable) = find::<HttpError>(error).and_then(|http| unreachable(http.kind())) {
+        return Error::store(place, format!("{doing} failed: {unreachable}")).because(scrub(&deepest(error)));
+    }
     if let Some(io) = find::<std::io::Error>(error) {
         return self::io(place, &format!("{doing} failed"), io);
     }
@@ -55,6 +60,27 @@ pub(super) fn object(place: &str, doing: &str, error: &object_store::Error) -> E
         _ => "the store did not answer as it should; check the endpoint, the network and the credentials",
     };
     Error::store(place, format!("{doing} failed: {problem}")).because(scrub(&answer.said.unwrap_or(text)))
+}
+
+/// What is wrong when there was no answer; nothing for an answer that could not be understood.
+fn unreachable(kind: HttpErrorKind) -> Option<&'static str> {
+    match kind {
+        HttpErrorKind::Connect => Some("the store cannot be reached; check the endpoint and the network"),
+        HttpErrorKind::Timeout => {
+            Some("the store did not answer in time; check the endpoint and the network, or raise AWS_TIMEOUT")
+        }
+        HttpErrorKind::Interrupted => Some("the connection was lost and stayed so; check the network"),
+        _ => None,
+    }
+}
+
+/// The text of the first cause of all.
+fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
 }
 
 const REGION: &str = "the bucket is in another region; set AWS_REGION to that of the bucket";

@@ -181,8 +181,7 @@ impl Remote {
         let wanted: Vec<Wanted> =
             self.files.iter().map(|file| Wanted { path: file.path.clone(), size: file.size, blake3: None }).collect();
         let folder = self.slot().fill(&self.url, &wanted, |folder| async move { self.download(&folder).await }).await?;
-        let path =
-            if self.single { folder.join(&self.files.first().map_or("", |file| &file.path)) } else { folder.clone() };
+        let path = self.named(&folder);
         FETCHED.lock().unwrap_or_else(PoisonError::into_inner).insert(path, self.url.clone());
         Ok(folder)
     }
@@ -192,11 +191,15 @@ impl Remote {
     /// # Errors
     /// As [`Remote::fetch`].
     pub async fn fetch_file(&self) -> Result<PathBuf> {
-        let folder = self.fetch().await?;
-        Ok(match self.files.as_slice() {
+        Ok(self.named(&self.fetch().await?))
+    }
+
+    /// What stands for the URL in the fetched folder: its one file, or the folder.
+    fn named(&self, folder: &Path) -> PathBuf {
+        match self.files.as_slice() {
             [file] if self.single => folder.join(&file.path),
-            _ => folder,
-        })
+            _ => folder.to_path_buf(),
+        }
     }
 
     async fn download(&self, folder: &Path) -> Result<Vec<FileEntry>> {
