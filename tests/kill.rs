@@ -166,3 +166,28 @@ fn a_long_policy_stops_between_steps_and_goes_on_there() {
     let last: usize = reached[1][1].trim_start_matches("step-").trim_end_matches(".json").parse().unwrap();
     assert_eq!(markers.count(), last, "a committed step of rollouts for each");
 }
+
+/// What a configuration names by URL is fetched before the first stage, and that may take long.
+#[test]
+fn a_request_to_stop_before_the_first_stage_ends_with_the_same_exit_code() {
+    let place = Place::new(POLICIES);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let mut command = place.command(&["--set", r#"data.prompts=["s3://bucket/prompts.parquet"]"#]);
+    command.env("AWS_ENDPOINT_URL", format!("http://{}", silent.local_addr().unwrap())).env("AWS_ALLOW_HTTP", "true");
+    command.env("AWS_ACCESS_KEY_ID", "silent").env("AWS_SECRET_ACCESS_KEY", "silent-secret");
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    // Once it has asked the server, which never answers, it is in the middle of fetching.
+    let asked = loop {
+        match silent.accept() {
+            Ok(connection) => break connection,
+            Err(_) => assert!(child.try_wait().unwrap().is_none(), "ended before it asked"),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    // SAFETY: signals a process that this test started and has not waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    drop(asked);
+}
