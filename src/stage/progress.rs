@@ -27,7 +27,9 @@ pub trait Progress: Debug + Send + Sync {
     /// The stage begins, and why it is not cached.
     fn started(&self, stage: &str, why: &str);
     /// What the stage takes from earlier versions.
-    fn known(&self, stage: &str, known: Known);
+    fn known(&self, stage: &str, known: Known) {
+        let _ = (stage, known);
+    }
     /// Another runner works on what the stage would make; `holder` says who.
     fn waiting(&self, stage: &str, holder: &str) {
         let _ = (stage, holder);
@@ -52,7 +54,6 @@ pub struct Silent;
 impl Progress for Silent {
     fn cached(&self, _: &str) {}
     fn started(&self, _: &str, _: &str) {}
-    fn known(&self, _: &str, _: Known) {}
     fn advanced(&self, _: &str, _: u64, _: Option<u64>, _: &str) {}
     fn finished(&self, _: &str, _: u64, _: f64) {}
     fn ended(&self, _: &str) {}
