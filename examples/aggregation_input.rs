@@ -51,7 +51,7 @@ async fn fill(folder: &Path, url: &str, rows: u64) -> Result<()> {
     write_prompts(&folder.join("prompts.parquet"))?;
     let config = config::read(&toml, &[])?;
     let pairs = rows / config.preferences.passes as u64;
-    let setup = Arc::new(Setup::load(config, folder)?);
+    let setup = Arc::new(Setup::load(config, folder).await?);
     let store = Store::open(url)?;
     let graph = graph(&setup)?;
     let plan = plan(&graph, &store, &Options::default()).await?;
