@@ -54,6 +54,9 @@ fn a_principle_worded_anew_is_judged_alone() {
     assert_made_alike(&place, &fresh);
     assert!(before.keys().all(|name| files(&place.run()).contains_key(name)), "earlier versions stay");
     assert!(place.planned(&[]).iter().all(|stage| stage != "judgments"));
+    let said = place.succeed(&["judgments", "--force", "judgments"]);
+    assert_eq!(new_rows(&said, "judgments"), None, "what is forced asks for every row: {said}");
+    assert_made_alike(&place, &fresh);
 }
 
 #[test]

@@ -44,10 +44,12 @@ pub async fn run(args: DemoArgs) -> Result<()> {
     world::write_prompts(&folder.join("prompts.parquet"))?;
     let config = config::parse("the demo's configuration", &text, &args.set)?;
     let url = args.run.display().to_string();
-    run::bring_up_to_date(config, &folder, &url, &Options::default()).await?;
+    let worked = run::bring_up_to_date(config, &folder, &url, &Options::default()).await?;
     figures(&url).await?;
     let page = args.run.join("report.html");
-    super::report::write(&url, &page).await?;
+    if worked || !page.exists() {
+        super::report::write(&url, &page).await?;
+    }
     eprintln!("report: {}", page.display());
     Ok(())
 }

@@ -64,7 +64,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
         }
         return Ok(());
     }
-    bring_up_to_date(config, folder, &args.run, &options).await
+    bring_up_to_date(config, folder, &args.run, &options).await.map(drop)
 }
 
 /// The object of a run that holds the configuration of its last execution, with absolute paths.
@@ -76,11 +76,11 @@ async fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage:
     Ok((store, pipeline::graph(&setup)?))
 }
 
-/// Runs the stages, watching for signals; says so when there was nothing to do.
+/// Runs the stages, watching for signals; says so when there was nothing to do. Gives whether there was.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options: &Options) -> Result<()> {
+pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options: &Options) -> Result<bool> {
     // First of all: what is fetched before the first stage may take long, and a signal must find its handler.
     let stop = Stop::new();
     stop.on_signals()?;
@@ -90,10 +90,11 @@ pub async fn bring_up_to_date(config: Config, folder: &Path, run: &str, options:
     let done = stage::run(&graph, &store, options, progress::watcher(), &stop).await?;
     // The pointers are this configuration's now, whichever other one began meanwhile.
     keep(&store, &text).await?;
-    if done.iter().all(|planned| planned.state == State::Cached) {
+    let worked = done.iter().any(|planned| planned.state != State::Cached);
+    if !worked {
         eprintln!("nothing to do: all {} stages are up to date", done.len());
     }
-    Ok(())
+    Ok(worked)
 }
 
 /// Keeps the configuration in the run, for the commands that ask its models and for people.

@@ -34,6 +34,8 @@ pub struct Job {
     pub(super) cache: PathBuf,
     /// Other runs whose versions and rows may be taken.
     pub(super) others: Vec<Store>,
+    /// Whether the stage is to work as if there were no earlier versions.
+    pub(super) forced: bool,
 }
 
 impl Job {
@@ -69,13 +71,17 @@ impl Job {
     }
 
     /// Versions of output table `name` that are committed already, in this run and in those it may take from, and
-    /// whose lineage `fits`. The rows of a stage must not depend on them: they are a way to them that is shorter.
+    /// whose lineage `fits`; none for a stage that is forced. The rows of a stage must not depend on them: they are a way
+    /// to them that is shorter.
     ///
     /// # Errors
     /// As [`store::earlier`].
     pub async fn earlier(&self, name: &str, fits: impl Fn(&Lineage) -> bool) -> Result<Vec<Earlier>> {
         let artifact = Artifact::table(name);
         let own = self.output(&artifact)?;
+        if self.forced {
+            return Ok(vec![]);
+        }
         let stores: Vec<Store> = std::iter::once(&self.store).chain(&self.others).cloned().collect();
         let found = store::earlier(&stores, &artifact, fits).await?;
         Ok(found.into_iter().filter(|other| other.manifest.fingerprint != own.fingerprint()).collect())

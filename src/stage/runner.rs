@@ -307,6 +307,7 @@ async fn job(
         progress: Arc::clone(progress),
         cache: options.cache.clone().unwrap_or_else(default_cache),
         others: options.reuse.clone(),
+        forced: options.force.contains(&resolved.stage.name),
     })
 }
 
