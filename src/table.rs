@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 
+use crate::{Error, Result};
+
 /// One column: its name, type, whether it may be null, and its meaning.
 #[derive(Debug, Clone)]
 pub struct Column {
@@ -84,6 +86,14 @@ pub fn all() -> Vec<Table> {
         evaluations(),
         runs(),
     ]
+}
+
+/// The table of that name, which our own code says is one.
+///
+/// # Errors
+/// An internal error when it is none.
+pub(crate) fn declared(name: &str) -> Result<Table> {
+    by_name(name).ok_or_else(|| Error::internal(format!("table {name}"), "is not a table of a run"))
 }
 
 /// The table of that name.

@@ -57,7 +57,7 @@ impl Known {
         settings: &Settings,
     ) -> Result<Option<stage::Known>> {
         let earlier = job.earlier(name, |other| self.fits(job.lineage(), other)).await?;
-        union(ctx, &format!("earlier_{name}"), &declared(name)?, &earlier)?;
+        union(ctx, &format!("earlier_{name}"), &table::declared(name)?, &earlier)?;
         let mut prompts = Vec::with_capacity(earlier.len());
         for one in &earlier {
             prompts.push(Earlier { manifest: prompts_of(one).await?, store: one.store.clone() });
@@ -134,8 +134,4 @@ fn principles(ctx: &SessionContext, versions: &[Earlier]) -> Result<()> {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
     let fields = vec![Field::new("version", DataType::Int64, true), text("name"), text("definition")];
     register(ctx, "earlier_principles", fields, &rows)
-}
-
-fn declared(name: &str) -> Result<Table> {
-    table::by_name(name).ok_or_else(|| Error::internal(format!("table {name}"), "is not a table of a run"))
 }

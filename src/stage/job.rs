@@ -17,7 +17,7 @@ use super::{Known, Progress, Scratch, Stop};
 use crate::store::{
     self, Artifact, Checkpoints, Earlier, FileEntry, Kind, Limits, Lineage, Manifest, Shards, Store, TableSink, Version,
 };
-use crate::table::{self, Table};
+use crate::table;
 use crate::{Error, Result};
 
 /// One execution of a stage.
@@ -110,7 +110,7 @@ impl Job {
     /// As [`store::bind`].
     pub fn bind(&self, ctx: &SessionContext) -> Result<()> {
         for (artifact, manifests) in self.inputs.iter().filter(|(artifact, _)| artifact.kind == Kind::Table) {
-            store::bind(ctx, &self.store, &declared(&artifact.name)?, manifests)?;
+            store::bind(ctx, &self.store, &table::declared(&artifact.name)?, manifests)?;
         }
         Ok(())
     }
@@ -141,7 +141,7 @@ impl Job {
     /// # Errors
     /// As [`store::bind`].
     pub fn bind_parts(&self, ctx: &SessionContext, table: &str, parts: &[Manifest]) -> Result<()> {
-        store::bind(ctx, &self.store, &declared(table)?, parts)
+        store::bind(ctx, &self.store, &table::declared(table)?, parts)
     }
 
     /// Registers rows `range` (from 0) of an input table under its name, in place of the whole table: the driver
@@ -160,7 +160,7 @@ impl Job {
             }
             first = end;
         }
-        store::bind_batches(ctx, table, declared(table)?.schema(), batches)
+        store::bind_batches(ctx, table, table::declared(table)?.schema(), batches)
     }
 
     /// A local folder with the files of an input model.
@@ -186,7 +186,7 @@ impl Job {
         mut rows: impl Stream<Item = Result<RecordBatch, E>> + Unpin,
     ) -> Result<u64> {
         let artifact = Artifact::table(name);
-        let mut sink = TableSink::new(&self.store, self.output(&artifact)?, &declared(name)?, Limits::default());
+        let mut sink = TableSink::new(&self.store, self.output(&artifact)?, &table::declared(name)?, Limits::default());
         let mut count = 0;
         loop {
             let next = tokio::select! {
@@ -208,7 +208,7 @@ impl Job {
     /// # Errors
     /// As [`Shards::open`].
     pub async fn shards(&self, name: &str, count: usize) -> Result<Shards> {
-        Shards::open(&self.store, self.output(&Artifact::table(name))?, &declared(name)?, count).await
+        Shards::open(&self.store, self.output(&Artifact::table(name))?, &table::declared(name)?, count).await
     }
 
     /// Makes the committed shards the output table `name`.
@@ -259,8 +259,4 @@ impl Job {
     fn undeclared(&self, artifact: &Artifact, what: &str) -> Error {
         Error::internal(format!("stage {}", self.stage()), format!("{artifact} is not a declared {what} of it"))
     }
-}
-
-fn declared(name: &str) -> Result<Table> {
-    table::by_name(name).ok_or_else(|| Error::internal(format!("table {name}"), "is not a table of a run"))
 }
