@@ -190,7 +190,8 @@ pub(super) fn table(
             State::Run(why) => {
                 calls += cost.calls;
                 tokens += cost.tokens;
-                if named { format!("  would run: {why}") } else { String::new() }
+                let known = stage.known.map(|known| format!("; {known}")).unwrap_or_default();
+                if named { format!("  would run: {why}{known}") } else { String::new() }
             }
         };
         let (rows, asked) = (grouped(cost.rows), grouped(cost.calls));
