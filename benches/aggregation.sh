@@ -27,18 +27,7 @@ if [ -n "$s3" ]; then
   AWS_ENDPOINT_URL="$(cat "$place/address")"
   export AWS_ENDPOINT_URL
 fi
-# The peak of a process in MiB, and its seconds.
-peak() {
-  local start=$SECONDS high=0 line
-  "$@" >"$place/log" 2>&1 &
-  local process=$!
-  while line=$(grep -s VmHWM "/proc/$process/status"); do
-    high=$(tr -dc 0-9 <<<"$line")
-    sleep 0.05
-  done
-  wait "$process" || { cat "$place/log" >&2; return 1; }
-  echo "$((high / 1024)) $((SECONDS - start))"
-}
+. benches/peak.sh
 printf '%12s%12s%14s%10s%12s\n' rows seconds "rows/s" "peak MiB" home
 for rows in "${@:-100000 1000000 10000000}"; do
   for size in $rows; do

@@ -75,18 +75,7 @@ principles = ["Concise", "Polite"]
 draw = 0
 TOML
 
-# The peak of a process in MiB, and its seconds.
-peak() {
-  local start=$SECONDS high=0 line
-  "$@" >"$place/log" 2>&1 &
-  local process=$!
-  while line=$(grep -s VmHWM "/proc/$process/status"); do
-    high=$(tr -dc 0-9 <<<"$line")
-    sleep 0.05
-  done
-  wait "$process" || { cat "$place/log" >&2; return 1; }
-  echo "$((high / 1024)) $((SECONDS - start))"
-}
+. benches/peak.sh
 
 bytes=$(stat -c %s "$place/model/model.safetensors")
 echo "$((bytes / 4000000)) million weights, $((bytes / 1048576)) MiB as float32"
