@@ -41,6 +41,7 @@
 //!
 //! ```text
 //! cli                                one file per command
+//! serve                              runs for SQL tools: Flight SQL, Postgres wire, HTTP
 //! report · export · audit            a run as a page, for other tools, looked at and compared
 //! pipeline · config                  the stages of SALMON; salmon.toml
 //! world · import                     the toy world to try them on; files into tables
@@ -71,6 +72,7 @@ pub mod principle;
 pub mod query;
 pub mod report;
 pub mod secret;
+pub mod serve;
 pub mod stage;
 pub mod store;
 pub mod table;

@@ -22,6 +22,7 @@ pub mod report;
 pub mod run;
 pub mod runs;
 pub mod score;
+pub mod serve;
 pub mod sql;
 pub mod verify;
 
@@ -71,6 +72,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Ask a run's tables, with SQL
     Sql(sql::SqlArgs),
+    /// Serve runs, read-only, over Flight SQL, the Postgres wire protocol and HTTP
+    Serve(serve::ServeArgs),
     /// Score responses under principles, with a run's reward model
     Score(score::ScoreArgs),
     /// Talk to a run's policy
@@ -115,6 +118,7 @@ async fn execute(command: Command) -> Result<()> {
         Command::Import(args) => import::run(args).await,
         Command::Run(args) => run::run(args).await,
         Command::Sql(args) => sql::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(args).await,
         Command::Score(args) => score::run(args).await,

@@ -1,0 +1,39 @@
+//! A statement as a plan.
+//!
+//! In: a parsed statement, the session of its query. Out: a logical plan, its parameters still open.
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::parser::Statement as Parsed;
+
+use super::failure::Failure;
+use super::tokens::Token;
+
+/// Plans a statement.
+pub(super) async fn plan(state: &SessionState, parsed: Parsed) -> Result<LogicalPlan, Failure> {
+    Ok(state.statement_to_plan(parsed).await?)
+}
+
+/// Functions that ask a model.
+const MODEL_FUNCTIONS: [&str; 5] = ["generate", "choice_logits", "reward", "logprobs", "judge"];
+
+/// That a plan asks no model, unless the token may.
+pub(super) fn allow_models(plan: &LogicalPlan, token: &Token) -> Result<(), Failure> {
+    if token.models {
+        return Ok(());
+    }
+    let mut found = None;
+    let call = |expression: &Expr| {
+        if let Expr::ScalarFunction(call) = expression {
+            found = found.or_else(|| MODEL_FUNCTIONS.iter().find(|name| **name == call.func.name()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    };
+    let mut call = call;
+    plan.apply_with_subqueries(|node| node.apply_expressions(|expression| expression.apply(&mut call)))?;
+    match found {
+        Some(name) => Err(Failure::refused(format!("{name}() asks a model, which token {} may not", token.name))),
+        None => Ok(()),
+    }
+}
