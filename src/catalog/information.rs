@@ -30,10 +30,10 @@ impl SchemaProvider for Information {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        if name == SETTINGS { Ok(None) } else { self.0.table(name).await }
+        if name.eq_ignore_ascii_case(SETTINGS) { Ok(None) } else { self.0.table(name).await }
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        name != SETTINGS && self.0.table_exist(name)
+        !name.eq_ignore_ascii_case(SETTINGS) && self.0.table_exist(name)
     }
 }

@@ -23,6 +23,7 @@ pub mod text;
 mod versions;
 pub mod views;
 
+pub(crate) use nearest::explain;
 pub use nearest::nearest;
 
 use std::sync::Arc;

@@ -18,7 +18,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// The error, with a suggestion where a table is unknown.
-pub(super) fn explain(error: Error, session: &SessionContext) -> Error {
+pub(crate) fn explain(error: Error, session: &SessionContext) -> Error {
     let text = error.to_string();
     let unknown = text.split_once("table '").and_then(|(_, rest)| rest.split_once("' not found"));
     let Some((full, _)) = unknown else { return error };

@@ -176,9 +176,9 @@ impl Engine {
         if token.has_expired() {
             return Err(Failure::unauthenticated());
         }
-        let state = self.state(token);
+        let (state, session) = (self.state(token), self.template.clone());
         let work = self.threads()?.spawn(async move {
-            let plan = super::plan::plan(&state, statement.parsed.clone()).await?;
+            let plan = super::plan::plan(&state, statement.parsed.clone(), &session).await?;
             statement::verify(&plan)?;
             Ok(Planned { statement, plan, state })
         });

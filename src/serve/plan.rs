@@ -2,17 +2,27 @@
 //!
 //! In: a parsed statement, the session of its query. Out: a logical plan, its parameters still open.
 
+use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 
 use super::failure::Failure;
 use super::tokens::Token;
+use crate::catalog::explain;
 
-/// Plans a statement.
-pub(super) async fn plan(state: &SessionState, parsed: Parsed) -> Result<LogicalPlan, Failure> {
-    Ok(state.statement_to_plan(parsed).await?)
+/// Plans a statement. `session` knows the same tables, to suggest one of them in place of one that is not there.
+pub(super) async fn plan(
+    state: &SessionState,
+    parsed: Parsed,
+    session: &SessionContext,
+) -> Result<LogicalPlan, Failure> {
+    state.statement_to_plan(parsed).await.map_err(|error| match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => error.into(),
+        _ => explain(error.into(), session).into(),
+    })
 }
 
 /// Functions that ask a model.
