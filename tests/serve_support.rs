@@ -20,6 +20,8 @@ use super::pipeline_support::whole;
 pub(crate) const ANALYST: &str = "analyst-secret-0123456789";
 /// That of `narrow`: 100 rows, 2 seconds, 16 MiB.
 pub(crate) const NARROW: &str = "narrow-secret-0123456789";
+/// That of `hasty`: 2 seconds.
+pub(crate) const HASTY: &str = "hasty-secret-0123456789";
 /// That of `expired`.
 pub(crate) const EXPIRED: &str = "expired-secret-0123456789";
 /// That of `auditor`, who sees all queries, given by its hash.
@@ -42,6 +44,11 @@ fn tokens() -> String {
         rows = 100
         seconds = 2
         memory_mib = 16
+
+        [[token]]
+        name = "hasty"
+        secret = "{HASTY}"
+        seconds = 2
 
         [[token]]
         name = "expired"
