@@ -1,9 +1,10 @@
 # Two commands for a fresh machine: `make demo` runs the whole pipeline on the embedded toy world,
 # `make test` runs every test. Both find or fetch libtorch first (scripts/libtorch.sh).
 # `make conformance` runs the store's tests against a second S3 server (scripts/conformance).
-# `make interop` holds exports against the Python programs that read them (scripts/interop); `make fuzz` throws damaged
+# `make interop` holds exports against the Python programs that read them (scripts/interop); `make clients` asks a server
+# with the clients that people have (scripts/clients); `make fuzz` throws damaged
 # bytes at every parser.
-.PHONY: demo test build lint interop chaos conformance fuzz setup
+.PHONY: demo test build lint interop clients chaos conformance fuzz setup
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SALMON := $(TARGET)/debug/salmon
@@ -24,6 +25,10 @@ lint: setup
 interop: build
 	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --example logprobs
 	scripts/interop/run.sh
+
+# `salmon serve` against ADBC, psycopg, psql and a browser (scripts/clients).
+clients: build
+	scripts/clients/run.sh
 
 # The store's tests against another S3 server: moto's, or that of SALMON_CONFORMANCE_URL.
 conformance: setup
