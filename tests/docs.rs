@@ -267,7 +267,11 @@ fn toml_blocks_are_read() {
     for block in blocks.iter().filter(|block| block.language == "toml" && !block.ignored) {
         let keys: toml::Table = block.text.parse().unwrap_or_else(|e| panic!("{}: {e}", block.place));
         let of_principles = ["principle", "rule", "exemplar", "identity", "boost", "set", "uses"];
-        if of_principles.iter().any(|key| keys.contains_key(*key)) {
+        if keys.contains_key("token") {
+            // The variable of the page is nobody's here.
+            let text = block.text.replace("secret_env = \"GRAFANA_TOKEN\"", "secret = \"0123456789abcdef\"");
+            salmon::serve::Tokens::parse(&block.place, &text).unwrap_or_else(|e| panic!("{e}"));
+        } else if of_principles.iter().any(|key| keys.contains_key(*key)) {
             std::fs::write(folder.path().join("mine.toml"), &block.text).unwrap();
             let sources = ["self_align", "rl", "interventions", "harmless", "mine.toml"];
             let library = Library::load(folder.path(), &sources).unwrap_or_else(|e| panic!("{}: {e}", block.place));
