@@ -17,6 +17,7 @@ mod diff;
 mod docs;
 mod docs_configuration;
 mod docs_operations;
+mod docs_serve;
 mod engine_adapters;
 mod engine_batch;
 mod engine_errors;

@@ -33,7 +33,10 @@ async fn statements_are_answered() {
     let mut client = shared().flight(ANALYST).await;
     let info = client.execute("select prompt_id, length_bonus from prompts limit 7".into(), None).await.unwrap();
     let schema = info.clone().try_decode_schema().unwrap();
-    assert_eq!(schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["prompt_id", "length_bonus"]);
+    assert_eq!(
+        schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(),
+        ["prompt_id", "length_bonus"]
+    );
     let batches = fetch(&mut client, info).await.unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 7);
     assert_eq!(batches[0].schema().as_ref(), &schema);
@@ -63,10 +66,8 @@ async fn prepared_statements_take_values() {
     assert_eq!(types, [DataType::Utf8, DataType::Float64]);
     let mut counts = Vec::new();
     for kind in ["general", "red_teaming", "' or true --"] {
-        let columns: Vec<arrow::array::ArrayRef> = vec![
-            Arc::new(StringArray::from(vec![kind])),
-            Arc::new(arrow::array::Float64Array::from(vec![-10.0])),
-        ];
+        let columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(StringArray::from(vec![kind])), Arc::new(arrow::array::Float64Array::from(vec![-10.0]))];
         let fields = vec![Field::new("1", DataType::Utf8, true), Field::new("2", DataType::Float64, true)];
         statement.set_parameters(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()).unwrap();
         let info = statement.execute().await.unwrap();

@@ -78,7 +78,9 @@ fn mistakes_are_explained() {
 fn past_versions_and_views_are_there() {
     let print = &shared().rows(ANALYST, "select fingerprint from runs where name = 'judgments'")[0]["fingerprint"];
     let version = print.as_str().unwrap();
-    let sql = format!("select (select count(*) from judgments) as now, (select count(*) from \"judgments@{version}\") as past");
+    let sql = format!(
+        "select (select count(*) from judgments) as now, (select count(*) from \"judgments@{version}\") as past"
+    );
     let row = &shared().rows(ANALYST, &sql)[0];
     assert_eq!(row["now"], row["past"]);
     let row = &shared().rows(ANALYST, "select count(*) as n from judgments as of '2100-01-01'")[0];
@@ -120,7 +122,9 @@ fn health_needs_no_token_and_metrics_do() {
     let text = get("/metrics", Some(ANALYST)).text();
     let done = text.lines().find(|line| line.starts_with("salmon_queries_total{protocol=\"http\",status=\"done\"}"));
     assert!(done.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap() > 0);
-    for name in ["query_seconds_bucket", "rows_total", "refused_total", "queries_running", "memory_limit_bytes 268435456"] {
+    for name in
+        ["query_seconds_bucket", "rows_total", "refused_total", "queries_running", "memory_limit_bytes 268435456"]
+    {
         assert!(text.contains(&format!("salmon_{name}")), "{name}: {text}");
     }
 }
@@ -156,7 +160,10 @@ fn the_log_shows_a_token_its_own_queries() {
     };
     let mine = seen(NARROW);
     assert!(!mine.is_empty() && mine.iter().all(|row| row["token"] == "narrow"), "{mine:?}");
-    assert_eq!((&mine[0]["status"], &mine[0]["rows"], &mine[0]["protocol"]), (&json!("done"), &json!(1), &json!("http")));
+    assert_eq!(
+        (&mine[0]["status"], &mine[0]["rows"], &mine[0]["protocol"]),
+        (&json!("done"), &json!(1), &json!("http"))
+    );
     let all = seen(AUDITOR);
     assert!(all.iter().any(|row| row["token"] == "analyst") && all.iter().any(|row| row["token"] == "narrow"));
 }
@@ -164,7 +171,10 @@ fn the_log_shows_a_token_its_own_queries() {
 #[test]
 fn a_query_can_be_cancelled_by_its_number() {
     let slow = std::thread::spawn(|| {
-        shared().ask(ANALYST, "select count(*) as slow_one from generate_series(1, 2000000000) a, generate_series(1, 1000) b")
+        shared().ask(
+            ANALYST,
+            "select count(*) as slow_one from generate_series(1, 2000000000) a, generate_series(1, 1000) b",
+        )
     });
     let id = loop {
         let sql = "select query_id from query_log where status = 'running' and sql like 'select count(*) as slow_one%'";

@@ -26,7 +26,9 @@ fn rows_time_and_memory_end_where_the_token_says() {
     assert_eq!(shared().rows(NARROW, "select * from generate_series(1, 100)").len(), 100);
 
     let began = Instant::now();
-    for statement in [ENDLESS, "with recursive t as (select 1 as n union all select n + 1 from t) select count(*) from t"] {
+    for statement in
+        [ENDLESS, "with recursive t as (select 1 as n union all select n + 1 from t) select count(*) from t"]
+    {
         let error = shared().ask(HASTY, statement).error(408);
         assert!(error.contains("longer than the 2 s of token hasty"), "{error}");
     }
@@ -69,7 +71,8 @@ fn slow_clients_hold_up_nobody() {
         for i in 0..40 {
             let mut socket = TcpStream::connect(server.address(protocol)).unwrap();
             // Nothing, or the beginning of something.
-            let begun: &[u8] = [b"".as_slice(), b"POST /query HTTP/1.1\r\nHo", b"PRI * HTTP/2.0\r\n", b"\0\0\0\x10"][i % 4];
+            let begun: &[u8] =
+                [b"".as_slice(), b"POST /query HTTP/1.1\r\nHo", b"PRI * HTTP/2.0\r\n", b"\0\0\0\x10"][i % 4];
             socket.write_all(begun).unwrap();
             open.push(socket);
         }
@@ -212,7 +215,13 @@ fn a_thousand_malformed_frames_over_flight() {
             let body = dice.bytes(60);
             // A length that is right most of the time, any type, any flags, a small stream.
             let length = if dice.below(4) == 0 { dice.next() as usize % (1 << 24) } else { body.len() };
-            bytes.extend([(length >> 16) as u8, (length >> 8) as u8, length as u8, dice.below(11) as u8, dice.next() as u8]);
+            bytes.extend([
+                (length >> 16) as u8,
+                (length >> 8) as u8,
+                length as u8,
+                dice.below(11) as u8,
+                dice.next() as u8,
+            ]);
             bytes.extend([0, 0, 0, dice.below(6) as u8]);
             bytes.extend(body);
         }
@@ -221,7 +230,13 @@ fn a_thousand_malformed_frames_over_flight() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let mut client = server.flight(ANALYST).await;
-        let names = ["CreatePreparedStatement", "ClosePreparedStatement", "CancelQuery", "CancelFlightInfo", "BeginTransaction"];
+        let names = [
+            "CreatePreparedStatement",
+            "ClosePreparedStatement",
+            "CancelQuery",
+            "CancelFlightInfo",
+            "BeginTransaction",
+        ];
         for i in 0..300 {
             let (body, name) = (dice.bytes(80), names[i % names.len()]);
             let mut ticket = tonic::Request::new(Ticket::new(body.clone()));

@@ -29,7 +29,8 @@ fn reason<T: std::fmt::Debug>(result: Result<T, tokio_postgres::Error>) -> (Stri
 #[tokio::test]
 async fn the_simple_protocol_gives_text() {
     let client = client().await;
-    let rows = cells(&client.simple_query("select kind, count(*) from prompts group by kind order by kind").await.unwrap());
+    let rows =
+        cells(&client.simple_query("select kind, count(*) from prompts group by kind order by kind").await.unwrap());
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[0][0].as_deref(), Some("general"));
     let two = cells(&client.simple_query("select 1; select null::text").await.unwrap());
@@ -44,14 +45,19 @@ async fn the_simple_protocol_gives_text() {
 #[tokio::test]
 async fn the_extended_protocol_gives_typed_rows_for_values() {
     let client = client().await;
-    let statement = client.prepare("select prompt_id, length_bonus from prompts where kind = $1 order by prompt_id limit 3").await.unwrap();
+    let statement = client
+        .prepare("select prompt_id, length_bonus from prompts where kind = $1 order by prompt_id limit 3")
+        .await
+        .unwrap();
     let rows = client.query(&statement, &[&"general"]).await.unwrap();
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[0].get::<_, f64>(1), 1.0);
     assert!(client.query(&statement, &[&"' or true --"]).await.unwrap().is_empty());
-    let n: i64 = client.query_one("select count(*) from judgments where score_ab > $1", &[&-1e9f64]).await.unwrap().get(0);
+    let n: i64 =
+        client.query_one("select count(*) from judgments where score_ab > $1", &[&-1e9f64]).await.unwrap().get(0);
     assert!(n > 0);
-    let list: Vec<String> = client.query_one("select sets from principles where name = 'Honest'", &[]).await.unwrap().get(0);
+    let list: Vec<String> =
+        client.query_one("select sets from principles where name = 'Honest'", &[]).await.unwrap().get(0);
     assert!(!list.is_empty());
 }
 
@@ -108,7 +114,9 @@ async fn what_tools_set_is_answered_and_the_rest_refused() {
     let shown = cells(&client.simple_query("SHOW transaction_isolation").await.unwrap());
     assert_eq!(shown, [[Some("serializable".to_string())]]);
     assert_eq!(client.query_one("SHOW server_version_num", &[]).await.unwrap().get::<_, String>(0), "160006");
-    for statement in ["SET datafusion.execution.target_partitions = 1", "SET role = 'admin'", "RESET ALL", "SAVEPOINT a"] {
+    for statement in
+        ["SET datafusion.execution.target_partitions = 1", "SET role = 'admin'", "RESET ALL", "SAVEPOINT a"]
+    {
         assert_eq!(reason(client.simple_query(statement).await).0, "25006", "{statement}");
     }
     assert_eq!(reason(client.simple_query("SHOW datafusion.catalog.location").await).0, "42000");
@@ -122,7 +130,8 @@ async fn a_running_query_can_be_cancelled() {
         let sql = "select count(*) as pg_slow from generate_series(1, 2000000000) a, generate_series(1, 1000) b";
         reason(client.simple_query(sql).await)
     });
-    let running = "select query_id from query_log where status = 'running' and sql like '%pg_slow%' and protocol = 'postgres'";
+    let running =
+        "select query_id from query_log where status = 'running' and sql like '%pg_slow%' and protocol = 'postgres'";
     while shared().rows(ANALYST, running).is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -138,6 +147,8 @@ async fn limits_are_errors_with_their_codes() {
     let (code, text) = reason(client.simple_query("select * from generate_series(1, 1000)").await);
     assert_eq!(code, "54000");
     assert!(text.contains("100 rows"), "{text}");
-    let (code, _) = reason(client.simple_query("select count(*) from generate_series(1, 2000000000) a, generate_series(1, 1000) b").await);
+    let (code, _) = reason(
+        client.simple_query("select count(*) from generate_series(1, 2000000000) a, generate_series(1, 1000) b").await,
+    );
     assert_eq!(code, "57014");
 }

@@ -172,7 +172,8 @@ async fn who_has_no_token_gets_nothing() {
             Some(basic("narrow", ANALYST)),
             Some("Basic ???".into()),
         ] {
-            let headers: Vec<(&str, &str)> = authorization.iter().map(|value| ("Authorization", value.as_str())).collect();
+            let headers: Vec<(&str, &str)> =
+                authorization.iter().map(|value| ("Authorization", value.as_str())).collect();
             let reply = shared().http(method, path, &headers, "select 1");
             assert_eq!(reply.status, 401, "{path} {authorization:?}");
             assert!(!reply.text().contains(EXPIRED));
@@ -184,7 +185,9 @@ async fn who_has_no_token_gets_nothing() {
         let error = shared().flight(secret).await.execute("select 1".into(), None).await.unwrap_err().to_string();
         assert!(error.contains("a token is needed"), "{error}");
     }
-    for (user, secret) in [("analyst", "wrong"), ("narrow", ANALYST), ("expired", EXPIRED), ("nobody", ""), ("", ANALYST)] {
+    for (user, secret) in
+        [("analyst", "wrong"), ("narrow", ANALYST), ("expired", EXPIRED), ("nobody", ""), ("", ANALYST)]
+    {
         let error = shared().postgres(user, secret).await.map(drop).unwrap_err();
         assert!(error.as_db_error().is_none_or(|error| error.severity() == "FATAL"), "{user}: {error:?}");
     }
@@ -215,7 +218,8 @@ fn a_query_behind_a_failed_login_does_not_run() {
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer);
     assert!(!answer.windows(6).any(|bytes| bytes == b"SELECT"), "{}", String::from_utf8_lossy(&answer));
-    let log = shared().rows(AUDITOR, "select sql from query_log where protocol = 'postgres' and sql like '%behind a failed%'");
+    let log = shared()
+        .rows(AUDITOR, "select sql from query_log where protocol = 'postgres' and sql like '%behind a failed%'");
     assert!(log.is_empty(), "{log:?}");
 }
 

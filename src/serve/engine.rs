@@ -13,7 +13,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ParamValues;
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
@@ -107,8 +107,7 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(|e| Error::internal("query threads", "cannot start").because(e))?;
-        let consumers = NonZero::<usize>::MIN.saturating_add(2);
-        let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(memory), consumers));
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(memory));
         let shared = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::clone(&pool))
             .with_max_temp_directory_size(SPILL * memory as u64)

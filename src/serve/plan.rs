@@ -34,13 +34,12 @@ pub(super) fn allow_models(plan: &LogicalPlan, token: &Token) -> Result<(), Fail
         return Ok(());
     }
     let mut found = None;
-    let call = |expression: &Expr| {
+    let mut call = |expression: &Expr| {
         if let Expr::ScalarFunction(call) = expression {
             found = found.or_else(|| MODEL_FUNCTIONS.iter().find(|name| **name == call.func.name()));
         }
         Ok(TreeNodeRecursion::Continue)
     };
-    let mut call = call;
     plan.apply_with_subqueries(|node| node.apply_expressions(|expression| expression.apply(&mut call)))?;
     match found {
         Some(name) => Err(Failure::refused(format!("{name}() asks a model, which token {} may not", token.name))),

@@ -55,6 +55,12 @@ pub(super) enum Writer {
 
 impl Writer {
     pub(super) fn new(format: Format, schema: SchemaRef) -> Result<Self, ArrowError> {
+        let nested = schema.fields().iter().find(|field| field.data_type().is_nested());
+        if let Some(field) = nested.filter(|_| format == Format::Csv) {
+            let problem =
+                format!("column {} holds lists or structs, which CSV has none of; ask for JSON", field.name());
+            return Err(ArrowError::InvalidArgumentError(problem));
+        }
         Ok(match format {
             Format::Json => Writer::Json(Box::new(Json::new().with_explicit_nulls(true).build(Vec::new()))),
             Format::Ndjson => Writer::Ndjson,

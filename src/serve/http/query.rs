@@ -129,7 +129,7 @@ fn ascii(text: &str) -> String {
 
 fn pieces(answer: Answer, format: Format) -> Result<impl Stream<Item = std::io::Result<bytes::Bytes>>, Failure> {
     let writer = Writer::new(format, Arc::clone(&answer.schema)).map_err(crate::Error::from)?;
-    Ok(stream::unfold(Some((answer, writer)), |state| async {
+    Ok(stream::unfold(Some((answer, writer)), |state| async move {
         let (mut answer, mut writer) = state?;
         Some(match answer.next().await {
             Some(Ok(batch)) => match writer.write(&batch) {

@@ -110,7 +110,7 @@ struct Session {
 /// failed login.
 fn token<C: ClientInfo>(client: &C) -> Result<Arc<Token>, PgWireError> {
     let found = client.session_extensions().get::<Arc<Token>>();
-    found.map(|token| Arc::clone(&token)).ok_or_else(|| fatal("28000", "there was no login"))
+    found.map(|token| Arc::clone(token.as_ref())).ok_or_else(|| fatal("28000", "there was no login"))
 }
 
 fn origin<C: ClientInfo>(client: &C) -> Origin {
