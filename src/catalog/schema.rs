@@ -35,7 +35,7 @@ impl RunSchema {
     /// Planned where the names in it mean this run's tables.
     async fn view(&self, view: &View) -> crate::Result<Arc<dyn TableProvider>> {
         let bad = |e: Error| Error::query(format!("view {}", view.name), "cannot be planned").because(e);
-        let ctx = self.space.session(&SessionOptions::default(), &self.name)?;
+        let ctx = self.space.session(&SessionOptions::default(), &self.name, false)?;
         let plan = ctx.state().create_logical_plan(view.sql).await.map_err(|e| bad(e.into()))?;
         Ok(Arc::new(ViewTable::new(plan, Some(view.sql.to_string()))))
     }
