@@ -3,7 +3,7 @@
 use arrow::ipc::reader::StreamReader;
 use serde_json::json;
 
-use super::serve_support::{ANALYST, AUDITOR, NARROW, shared};
+use super::serve_support::{ANALYST, AUDITOR, MODELLER, NARROW, shared};
 
 const COUNT: &str = "select kind, count(*) as n from prompts group by kind order by kind";
 
@@ -166,6 +166,19 @@ fn the_log_shows_a_token_its_own_queries() {
     );
     let all = seen(AUDITOR);
     assert!(all.iter().any(|row| row["token"] == "analyst") && all.iter().any(|row| row["token"] == "narrow"));
+}
+
+#[test]
+fn models_answer_tokens_that_may_ask_them() {
+    let sql = "select generate('sft', instruction, {max_tokens: 4, seed: 1, row: prompt_id}).tokens as tokens from prompts limit 2";
+    let rows = shared().rows(MODELLER, sql);
+    assert!(rows.len() == 2 && rows.iter().all(|row| row["tokens"].as_i64().unwrap() <= 4), "{rows:?}");
+    for statement in
+        [sql, "select count_tokens('sft', 'a')", "select * from prompts where reward('reward', instruction) > 0"]
+    {
+        let error = shared().ask(ANALYST, statement).error(403);
+        assert!(error.contains("needs a model, which token analyst may not ask"), "{statement}: {error}");
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(crate) const HASTY: &str = "hasty-secret-0123456789";
 pub(crate) const EXPIRED: &str = "expired-secret-0123456789";
 /// That of `auditor`, who sees all queries, given by its hash.
 pub(crate) const AUDITOR: &str = "auditor-secret-0123456789";
+/// That of `modeller`, who may ask models.
+pub(crate) const MODELLER: &str = "modeller-secret-0123456789";
 /// What stands in the server's environment and must not be seen.
 pub(crate) const HIDDEN: &str = "do-not-show-this-hunter2";
 
@@ -59,6 +61,11 @@ fn tokens() -> String {
         name = "auditor"
         secret_sha256 = "{hash}"
         all_queries = true
+
+        [[token]]
+        name = "modeller"
+        secret = "{MODELLER}"
+        models = true
         "#
     )
 }

@@ -135,6 +135,15 @@ impl Catalog {
         Ok(self.space.models.names())
     }
 
+    /// Tells a session of the runs' models and templates. None is loaded before it is asked.
+    ///
+    /// # Errors
+    /// A store error when a run cannot be read.
+    pub async fn know_models(&self, session: &SessionContext) -> Result<()> {
+        query::set_templates(session, &self.space.known().await?.templates);
+        Ok(())
+    }
+
     /// Plans one statement in a session of this catalog: a query, or something that only this session keeps (a view, an
     /// external table), which a read-only session refuses.
     ///
@@ -144,7 +153,7 @@ impl Catalog {
     pub async fn plan(&self, session: &SessionContext, text: &str, params: &Params) -> Result<LogicalPlan> {
         let text = text::as_of(text)?;
         if self.options.models && text::calls(&text)?.iter().any(|name| models::FUNCTIONS.contains(&name.as_str())) {
-            query::set_templates(session, &self.space.known().await?.templates);
+            self.know_models(session).await?;
         }
         let plan = query::plan(session, &text, params).await.map_err(|error| nearest::explain(error, session))?;
         let allowed = datafusion::prelude::SQLOptions::new().with_allow_dml(false).with_allow_statements(false);

@@ -95,11 +95,11 @@ impl Planned {
 }
 
 impl Engine {
-    /// Over the runs of `catalog`, with `memory` bytes for all queries together.
+    /// Over the runs of `catalog`, with `memory` bytes for all queries together; `models` for tokens that may ask some.
     ///
     /// # Errors
     /// An error for a session that cannot be made.
-    pub(super) fn start(catalog: Catalog, memory: usize) -> Result<Arc<Self>> {
+    pub(super) async fn start(catalog: Catalog, memory: usize, models: bool) -> Result<Arc<Self>> {
         let threads = std::thread::available_parallelism().map_or(2, NonZero::get);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -113,7 +113,11 @@ impl Engine {
             .with_max_temp_directory_size(SPILL * memory as u64)
             .build_arc()?;
         let options = SessionOptions { read_only: true, runtime: Some(shared), ..SessionOptions::default() };
+        let catalog = catalog.with_models(models);
         let template = catalog.session_with(&options)?;
+        if models {
+            catalog.know_models(&template).await?;
+        }
         super::postgres::prepare_session(&template)?;
         super::bounded::replace_functions(&template);
         let log = Arc::new(QueryLog::default());

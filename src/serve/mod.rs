@@ -88,7 +88,7 @@ impl Server {
     /// # Errors
     /// A configuration error for an address, a certificate, or when there is no address at all.
     pub async fn start(catalog: Catalog, tokens: Tokens, options: &Options) -> Result<Self> {
-        let engine = Engine::start(catalog, options.memory)?;
+        let engine = Engine::start(catalog, options.memory, tokens.ask_models()).await?;
         let gate = Gate { engine: Arc::clone(&engine), tokens: Arc::new(tokens) };
         let stop = watch::Sender::new(false);
         let (mut protocols, mut addresses) = (JoinSet::new(), Vec::new());

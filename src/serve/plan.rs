@@ -25,8 +25,9 @@ pub(super) async fn plan(
     })
 }
 
-/// Functions that ask a model.
-const MODEL_FUNCTIONS: [&str; 5] = ["generate", "choice_logits", "reward", "logprobs", "judge"];
+/// Functions that need a model, or its tokenizer.
+const MODEL_FUNCTIONS: [&str; 7] =
+    ["generate", "choice_logits", "reward", "logprobs", "judge", "count_tokens", "truncate_tokens"];
 
 /// That a plan asks no model, unless the token may.
 pub(super) fn allow_models(plan: &LogicalPlan, token: &Token) -> Result<(), Failure> {
@@ -42,7 +43,7 @@ pub(super) fn allow_models(plan: &LogicalPlan, token: &Token) -> Result<(), Fail
     };
     plan.apply_with_subqueries(|node| node.apply_expressions(|expression| expression.apply(&mut call)))?;
     match found {
-        Some(name) => Err(Failure::refused(format!("{name}() asks a model, which token {} may not", token.name))),
+        Some(name) => Err(Failure::refused(format!("{name}() needs a model, which token {} may not ask", token.name))),
         None => Ok(()),
     }
 }

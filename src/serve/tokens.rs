@@ -101,6 +101,11 @@ impl Tokens {
         Ok(Tokens(tokens))
     }
 
+    /// Whether any of them may ask models.
+    pub(super) fn ask_models(&self) -> bool {
+        self.0.iter().any(|token| token.models)
+    }
+
     /// The token that `secret` is, unless it has expired. With a `name`, it must be that token's.
     pub fn find(&self, name: Option<&str>, secret: &str) -> Option<Arc<Token>> {
         let digest: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
