@@ -28,7 +28,7 @@ def holds(what):
 def server(run):
     """Addresses by protocol of a server over the run, and its process."""
     tokens = WORK / "tokens.toml"
-    tokens.write_text(f'[[token]]\nname = "clients"\nsecret = "{SECRET}"\n')
+    tokens.write_text(f'[[token]]\nname = "clients"\nsecret = "{SECRET}"\nseconds = 60\n')
     command = [os.environ["SALMON"], "serve", "--run", run, "--token-file", tokens, "--memory", "512"]
     for protocol in ("--flight", "--postgres", "--http"):
         command += [protocol, "127.0.0.1:0"]

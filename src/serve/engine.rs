@@ -246,14 +246,14 @@ impl Engine {
     pub(super) fn cancel(&self, token: &Token, id: u64) -> bool {
         let running = self.running();
         let found = running.get(&id).filter(|query| query.token == token.name);
-        found.inspect(|query| drop(query.cancel.send(true))).is_some()
+        found.inspect(|query| _ = query.cancel.send(true)).is_some()
     }
 
     /// Cancels the queries with this tag; whether there was one. Whoever knows the tag may.
     pub(super) fn cancel_tagged(&self, tag: &str) -> bool {
         let running = self.running();
         let found = running.values().filter(|query| !tag.is_empty() && query.tag == tag);
-        found.map(|query| drop(query.cancel.send(true))).count() > 0
+        found.inspect(|query| _ = query.cancel.send(true)).count() > 0
     }
 
     /// Takes no more queries, waits `patience` for those that run, then cancels them.
@@ -263,7 +263,7 @@ impl Engine {
         while !self.running().is_empty() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.running().values().for_each(|query| drop(query.cancel.send(true)));
+        self.running().values().for_each(|query| _ = query.cancel.send(true));
     }
 }
 

@@ -66,7 +66,7 @@ impl Metrics {
     pub(super) fn text(&self, running: usize, memory: usize, limit: usize) -> String {
         let counts = self.counts();
         let mut text = String::new();
-        let mut head = |text: &mut String, name: &str, kind: &str, help: &str| {
+        let head = |text: &mut String, name: &str, kind: &str, help: &str| {
             let _ = writeln!(text, "# HELP salmon_{name} {help}\n# TYPE salmon_{name} {kind}");
         };
         head(&mut text, "queries_total", "counter", "Queries that ended, by protocol and how.");

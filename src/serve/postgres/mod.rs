@@ -24,6 +24,7 @@ use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use pgwire::api::{ClientInfo, PgWireServerHandlers};
 use pgwire::error::{ErrorInfo, PgWireError};
 use pgwire::messages::cancel::CancelRequest;
+use pgwire::messages::startup::SecretKey;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
@@ -115,13 +116,18 @@ fn token<C: ClientInfo>(client: &C) -> Result<Arc<Token>, PgWireError> {
 
 fn origin<C: ClientInfo>(client: &C) -> Origin {
     let (process, key) = client.pid_and_secret_key();
-    Origin { protocol: PROTOCOL, tag: format!("postgres {process} {key:?}") }
+    Origin { protocol: PROTOCOL, tag: tag(process, &key) }
+}
+
+/// What a query is cancelled by. The same key is a number or bytes, by the version of the connection it comes over.
+fn tag(process: i32, key: &SecretKey) -> String {
+    format!("postgres {process} {:?}", key.to_bytes())
 }
 
 #[async_trait]
 impl CancelHandler for Session {
     async fn on_cancel_request(&self, request: CancelRequest) {
-        self.gate.engine.cancel_tagged(&format!("postgres {} {:?}", request.pid, request.secret_key));
+        self.gate.engine.cancel_tagged(&tag(request.pid, &request.secret_key));
     }
 }
 
