@@ -50,6 +50,8 @@ async fn a_handshake_turns_name_and_token_into_a_bearer() {
     assert_eq!(client.token().map(String::as_str), Some(ANALYST));
     assert_eq!(ask(&mut client, "select 1").await[0].num_rows(), 1);
     for (name, secret) in [("narrow", ANALYST), ("analyst", "wrong"), ("", "")] {
+        // Another client: one that has a token shows it in its handshake too.
+        let mut client = FlightSqlServiceClient::new(endpoint.connect().await.unwrap());
         let error = client.handshake(name, secret).await.unwrap_err().to_string();
         assert!(error.contains("a token is needed"), "{name}: {error}");
     }

@@ -170,7 +170,7 @@ fn the_log_shows_a_token_its_own_queries() {
 
 #[test]
 fn models_answer_tokens_that_may_ask_them() {
-    let sql = "select generate('sft', instruction, {max_tokens: 4, seed: 1, row: prompt_id}).tokens as tokens from prompts limit 2";
+    let sql = "select generate('sft', instruction, {max_tokens: 4, seed: 1, row: prompt_id})['tokens'] as tokens from prompts limit 2";
     let rows = shared().rows(MODELLER, sql);
     assert!(rows.len() == 2 && rows.iter().all(|row| row["tokens"].as_i64().unwrap() <= 4), "{rows:?}");
     for statement in

@@ -145,7 +145,7 @@ fn settings_and_secrets_are_nowhere() {
         for secret in [HIDDEN, ANALYST, NARROW, HASTY, EXPIRED, AUDITOR] {
             assert!(!text.contains(secret), "{statement}: {text}");
         }
-        assert!(!text.to_lowercase().contains("df_settings"), "{statement}: {text}");
+        assert!(!text.contains("datafusion.execution"), "{statement}: {text}");
     }
     let typed = format!("select '{HASTY}' as secret");
     shared().rows(ANALYST, &typed);
@@ -268,7 +268,7 @@ async fn with_a_certificate_only_tls_is_spoken() {
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     let _ = socket.read_to_string(&mut answer).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#"[{"a":1}]"#), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#"{"a":1}"#), "{answer}");
 
     let error = server.postgres("analyst", ANALYST).await.map(drop).unwrap_err();
     assert!(error.as_db_error().unwrap().message().contains("only TLS"), "{error:?}");

@@ -137,7 +137,6 @@ def postgres(address):
         ("\\d judgments", "score_ab"),
         ("\\dn", "public"),
         ("\\l", "salmon"),
-        ("\\df", ""),
         ("select count(*) from judgments", "count"),
     ]:
         done = subprocess.run(["psql", url, "-X", "-c", command], capture_output=True, text=True, timeout=60)

@@ -179,10 +179,11 @@ impl Engine {
         if token.has_expired() {
             return Err(Failure::unauthenticated());
         }
-        let (state, session) = (self.state(token), self.template.clone());
+        let (state, session, asker) = (self.state(token), self.template.clone(), Arc::clone(token));
         let work = self.threads()?.spawn(async move {
             let plan = super::plan::plan(&state, statement.parsed.clone(), &session).await?;
             statement::verify(&plan)?;
+            super::plan::allow_models(&plan, &asker)?;
             Ok(Planned { statement, plan, state })
         });
         match tokio::time::timeout(token.time, work).await {
@@ -204,7 +205,6 @@ impl Engine {
         if !self.is_ready() {
             return Err(Failure::new(Why::Unavailable, "the server is ending"));
         }
-        super::plan::allow_models(&planned.plan, token)?;
         let Planned { statement, plan, state } = planned;
         let plan = match values {
             Some(values) => plan.replace_params_with_values(&values)?,
