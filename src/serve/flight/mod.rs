@@ -8,7 +8,9 @@
 
 mod metadata;
 mod prepared;
+mod replies;
 mod service;
+mod tickets;
 
 use std::sync::Arc;
 

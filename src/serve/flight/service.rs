@@ -1,13 +1,9 @@
 //! The calls of Flight SQL.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow_flight::encode::FlightDataEncoderBuilder;
-use arrow_flight::error::FlightError;
+use arrow::datatypes::SchemaRef;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::metadata::{SqlInfoData, XdbcTypeInfoData};
 use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
@@ -15,7 +11,7 @@ use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
     ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
-    ActionCreatePreparedSubstraitPlanRequest, ActionEndSavepointRequest, ActionEndTransactionRequest, Any,
+    ActionCreatePreparedSubstraitPlanRequest, ActionEndSavepointRequest, ActionEndTransactionRequest,
     CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
     CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
     CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
@@ -23,30 +19,26 @@ use arrow_flight::sql::{
     TicketStatementQuery,
 };
 use arrow_flight::{
-    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightData, FlightDescriptor,
-    FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, Ticket,
+    Action, CancelFlightInfoRequest, CancelFlightInfoResult, FlightData, FlightDescriptor, FlightInfo,
+    HandshakeRequest, HandshakeResponse, Ticket,
 };
 use datafusion::common::ParamValues;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::prepared::{self, Statements};
+use super::replies::{Boxed, Info, Result, Rows, answered, batch, info, none};
+use super::tickets::{self, invalid, prepared_tag, split, tag, ticket};
 use super::{PROTOCOL, metadata};
 use crate::Result as SalmonResult;
-use crate::serve::answer::Answer;
 use crate::serve::engine::Origin;
 use crate::serve::failure::Failure;
 use crate::serve::gate::{self, Gate};
 use crate::serve::statement::Statement;
 use crate::serve::tables;
 use crate::serve::tokens::Token;
-
-type Result<T> = std::result::Result<T, Status>;
-type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
-type Info = Result<Response<FlightInfo>>;
-type Rows = Result<Response<Boxed<FlightData>>>;
 
 /// Flight SQL over an engine.
 pub(super) struct Service {
@@ -77,23 +69,6 @@ impl Service {
         let origin = Origin { protocol: PROTOCOL, tag };
         Ok(answered(self.gate.engine.ask(token, sql, values, origin).await?))
     }
-
-    /// Ends the query of a FlightInfo, if it runs.
-    fn cancel(&self, token: &Token, info: Option<FlightInfo>) -> Result<CancelStatus> {
-        let endpoint = info.and_then(|info| info.endpoint.into_iter().next());
-        let ticket =
-            endpoint.and_then(|endpoint| endpoint.ticket).ok_or_else(|| invalid("a FlightInfo without a ticket"))?;
-        let any = Any::decode(ticket.ticket).map_err(|_| invalid("a ticket of another server"))?;
-        let bad = |_| invalid("a ticket of another server");
-        let tag = if let Some(ticket) = any.unpack::<TicketStatementQuery>().map_err(bad)? {
-            tag(token, split(&ticket.statement_handle)?.0)
-        } else if let Some(query) = any.unpack::<CommandPreparedStatementQuery>().map_err(bad)? {
-            prepared_tag(token, &query.prepared_statement_handle)
-        } else {
-            return Err(invalid("only the query of a statement can be cancelled"));
-        };
-        Ok(if self.gate.engine.cancel_tagged(&tag) { CancelStatus::Cancelled } else { CancelStatus::NotCancellable })
-    }
 }
 
 /// Whom the gate let in.
@@ -101,62 +76,8 @@ fn token<T>(request: &Request<T>) -> Result<Arc<Token>> {
     request.extensions().get::<Arc<Token>>().cloned().ok_or_else(|| Failure::unauthenticated().into())
 }
 
-fn invalid(what: &str) -> Status {
-    Status::invalid_argument(what)
-}
-
 fn read_only<T>(what: &str) -> Result<T> {
     Err(Failure::refused(format!("{what} is not possible: the server only reads")).into())
-}
-
-/// `12:select 1`
-fn ticket(number: u64, sql: &str) -> Vec<u8> {
-    format!("{number}:{sql}").into_bytes()
-}
-
-fn split(handle: &[u8]) -> Result<(&str, &str)> {
-    std::str::from_utf8(handle)
-        .ok()
-        .and_then(|text| text.split_once(':'))
-        .ok_or_else(|| invalid("a ticket of another server"))
-}
-
-fn tag(token: &Token, ticket: &str) -> String {
-    format!("flight {} {ticket}", token.name)
-}
-
-fn prepared_tag(token: &Token, handle: &[u8]) -> String {
-    format!("flight {} prepared {}", token.name, String::from_utf8_lossy(handle))
-}
-
-/// What a client asks for, with the ticket to get it by.
-fn info(request: Request<FlightDescriptor>, ticket: Vec<u8>, schema: &Schema) -> Info {
-    let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket));
-    let info = FlightInfo::new()
-        .try_with_schema(schema)
-        .map_err(|e| Status::internal(format!("a schema cannot be encoded: {e}")))?
-        .with_endpoint(endpoint)
-        .with_descriptor(request.into_inner());
-    Ok(Response::new(info))
-}
-
-fn answered(answer: Answer) -> Response<Boxed<FlightData>> {
-    let schema = Arc::clone(&answer.schema);
-    let batches = answer.map_err(|failure| FlightError::Tonic(Box::new(failure.into())));
-    encoded(schema, batches)
-}
-
-fn batch(built: std::result::Result<RecordBatch, impl std::fmt::Display>) -> Rows {
-    let batch = built.map_err(|e| Status::internal(format!("the catalog cannot be listed: {e}")))?;
-    Ok(encoded(batch.schema(), stream::iter([Ok(batch)])))
-}
-
-fn encoded(
-    schema: SchemaRef,
-    batches: impl Stream<Item = std::result::Result<RecordBatch, FlightError>> + Send + 'static,
-) -> Response<Boxed<FlightData>> {
-    let data = FlightDataEncoderBuilder::new().with_schema(schema).build(batches);
-    Response::new(data.map_err(Status::from).boxed())
 }
 
 #[tonic::async_trait]
@@ -258,7 +179,7 @@ impl FlightSqlService for Service {
         request: Request<Action>,
     ) -> Result<ActionCancelQueryResult> {
         let info = FlightInfo::decode(query.info).map_err(|_| invalid("no FlightInfo"))?;
-        let status = self.cancel(&*token(&request)?, Some(info))?;
+        let status = tickets::cancel(&self.gate.engine, &*token(&request)?, Some(info))?;
         // The older action numbers its results as the newer one does.
         Ok(ActionCancelQueryResult { result: status as i32 })
     }
@@ -270,7 +191,7 @@ impl FlightSqlService for Service {
             return Err(Status::unimplemented(format!("there is no action {:?} here", action.r#type)));
         }
         let asked = CancelFlightInfoRequest::decode(action.body).map_err(|_| invalid("no CancelFlightInfoRequest"))?;
-        let result = CancelFlightInfoResult { status: self.cancel(&token, asked.info)? as i32 };
+        let result = CancelFlightInfoResult { status: tickets::cancel(&self.gate.engine, &token, asked.info)? as i32 };
         let body = result.encode_to_vec().into();
         Ok(Response::new(stream::iter([Ok(arrow_flight::Result { body })]).boxed()))
     }
@@ -478,9 +399,4 @@ impl FlightSqlService for Service {
     }
 
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
-}
-
-/// No rows of these columns: runs have no keys.
-fn none(schema: SchemaRef) -> Rows {
-    Ok(encoded(schema, stream::empty()))
 }

@@ -102,7 +102,7 @@ export function graph(nodes, chosen) {
   nodes.forEach(node => deep(node.id, []));
   const columns = [];
   nodes.forEach(node => (columns[depth.get(node.id)] ??= []).push(node));
-  const wide = 150, high = 44, gapX = 60, gapY = 18;
+  const wide = 170, high = 44, gapX = 60, gapY = 18;
   const tallest = Math.max(...columns.map(column => column.length));
   const width = columns.length * (wide + gapX), height = tallest * (high + gapY) + 10;
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, width, role: "img", "aria-label": `what ${chosen} was made from` });

@@ -87,7 +87,7 @@ function stages(run) {
     make("td", {}, stage.stage),
     make("td", {}, make("button", { type: "button", class: "link", onclick: () => attempt(() => showLineage(run.schema, stage.name)) }, stage.name)),
     make("td", { class: "dim" }, stage.fingerprint.slice(0, 12)),
-    cell(stage.rows), cell(stage.seconds), make("td", {}, stage.started.slice(0, 19).replace("T", " "))));
+    cell(stage.rows), make("td", { class: "number" }, stage.seconds.toFixed(2)), make("td", {}, stage.started.slice(0, 19).replace("T", " "))));
   return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
 }
 
