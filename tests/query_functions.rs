@@ -12,7 +12,7 @@ use salmon::query::functions::{
 use salmon::query::{Models, SessionOptions};
 
 use crate::docs::page_is;
-use crate::query_support::{World, one_partition, templates, tokenizer};
+use crate::query_support::{World, judging, one_partition, templates, tokenizer};
 
 /// The one text of a one-row result, `None` for NULL.
 async fn text(world: &World, expression: &str) -> Option<String> {
