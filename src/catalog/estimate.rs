@@ -37,9 +37,9 @@ impl Estimate {
         Ok(Estimate { work, seconds: operations / speed().await? })
     }
 
-    /// The most rows that one call asks.
-    pub fn rows(&self) -> u64 {
-        self.work.iter().map(|work| work.rows).max().unwrap_or(0)
+    /// Whether every call asks at most so many rows.
+    pub fn within(&self, rows: u64) -> bool {
+        self.work.iter().all(|work| work.rows <= rows && !work.more)
     }
 
     /// The rows of EXPLAIN, and one more with this.

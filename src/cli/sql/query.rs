@@ -112,7 +112,7 @@ impl Planned {
 
 /// Asks whether models may see so many rows, or says how to allow it.
 fn guard(estimate: &Estimate, settings: &Settings) -> Result<()> {
-    if settings.model_rows == 0 || estimate.rows() <= settings.model_rows {
+    if settings.model_rows == 0 || estimate.within(settings.model_rows) {
         return Ok(());
     }
     if settings.interactive {
