@@ -12,7 +12,6 @@ mod cli_run;
 mod cli_sql;
 mod cli_support;
 mod cli_surface;
-mod cookbook;
 mod diff;
 mod docs;
 mod docs_configuration;
