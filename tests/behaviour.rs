@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod batch;
+mod catalog;
 mod cli_ask;
 mod cli_bad_input;
 mod cli_check;

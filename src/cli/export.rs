@@ -10,12 +10,12 @@ use tch::Kind;
 
 use super::opened::{Found, OpenRun, stored_config, text};
 use super::sql;
-use crate::Result;
 use crate::config::Config;
 use crate::export::{self, Ancestry, FileFormat, Form, Layout, Run, Target};
 use crate::model::Tokenizer;
 use crate::query::SessionOptions;
 use crate::store::{Artifact, Current, Manifest, Store};
+use crate::{Result, catalog};
 
 /// Write models, preferences or training curves of a run for other tools.
 #[derive(Debug, Subcommand)]
@@ -156,7 +156,7 @@ async fn model(args: ModelArgs) -> Result<()> {
     };
     let ancestry = Ancestry::of(&run.store, manifest.as_slice()).await?;
     let about = Run { url: args.places.run.clone(), config: run.config.clone(), ancestry, manifest: manifest.clone() };
-    let ctx = sql::session(&args.places.run).await?;
+    let ctx = catalog::session(&args.places.run).await?;
     export::write_model(&ctx, model, &form, about, target.folder()).await?;
     done(target, &args.places.out).await
 }
@@ -188,7 +188,7 @@ async fn preferences(args: PreferencesArgs) -> Result<()> {
     let about = Run { url: args.places.run.clone(), config, ancestry, manifest: None };
     // With one partition, rows keep the order of the table.
     let options = SessionOptions { target_partitions: 1, ..SessionOptions::default() };
-    let ctx = sql::session_with(&args.places.run, options).await?;
+    let ctx = catalog::session_with(&args.places.run, &options).await?;
     export::write_preferences(&ctx, args.layout, args.format, about, target.folder()).await?;
     done(target, &args.places.out).await
 }
@@ -200,7 +200,7 @@ async fn manifests(store: &Store, table: &str) -> Result<Vec<Manifest>> {
 async fn metrics(args: MetricsArgs) -> Result<()> {
     let store = Store::open_existing(&args.places.run).await?;
     let target = Target::open(&args.places.out, args.places.force).await?;
-    let ctx = sql::session(&args.places.run).await?;
+    let ctx = catalog::session(&args.places.run).await?;
     export::write_metrics(&ctx, &store, target.folder()).await?;
     done(target, &args.places.out).await
 }

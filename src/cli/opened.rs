@@ -10,13 +10,12 @@ use datafusion::prelude::SessionContext;
 use tch::{Device, Kind};
 
 use super::run::CONFIG;
-use super::sql;
 use crate::config::{self, Config, Dtype};
 use crate::pipeline::{Base, Setup};
 use crate::principle::{Library, Templates};
 use crate::query::{self, Models, Params, SessionOptions};
 use crate::store::{self, Artifact, Current, Kind as ArtifactKind, Manifest, Remote, Store};
-use crate::{Error, Result, world};
+use crate::{Error, Result, catalog, world};
 
 /// A run and the configuration of its last execution.
 pub(super) struct OpenRun {
@@ -73,7 +72,7 @@ impl OpenRun {
 
     /// The principles as the run's table holds them.
     pub(super) async fn library(&self) -> Result<Library> {
-        let ctx = sql::session(&self.url).await?;
+        let ctx = catalog::session(&self.url).await?;
         let rows = query::sql(&ctx, "select * from principles", &Params::new()).await?.collect().await?;
         Library::stored(&rows)
     }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{opened, sql};
 use crate::store::Store;
-use crate::{Error, Result, report};
+use crate::{Error, Result, catalog, report};
 
 /// Write everything about a run as one HTML page.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub async fn run(args: ReportArgs) -> Result<()> {
 /// As [`run`].
 pub async fn write(run: &str, out: &Path) -> Result<()> {
     let store = Store::open_existing(run).await?;
-    let ctx = sql::session(run).await?;
+    let ctx = catalog::session(run).await?;
     let page = report::page(&ctx, store.url(), opened::stored_config(&store).await?.as_ref()).await?;
     let bad = |e: std::io::Error| Error::store(out.display(), "cannot be written").because(e);
     if let Some(folder) = out.parent() {

@@ -13,10 +13,9 @@ use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use rustyline::error::ReadlineError;
 
-use crate::principle::{Library, Templates};
-use crate::query::{self, Models, Params, SessionOptions};
-use crate::store::{self, Store};
-use crate::{Error, Result};
+use crate::catalog::text::statements;
+use crate::query::{self, Params};
+use crate::{Error, Result, catalog};
 
 /// Ask a run's tables, with SQL.
 #[derive(Debug, Args)]
@@ -51,39 +50,17 @@ pub enum Format {
 /// # Errors
 /// A store error for a place that holds no run; a query error for a statement that cannot run.
 pub async fn run(args: SqlArgs) -> Result<()> {
-    let ctx = session(&args.run).await?;
+    let ctx = catalog::session(&args.run).await?;
     let text = match (&args.command, &args.file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => read(path)?,
         (None, None) if std::io::stdin().is_terminal() => return shell(&ctx, args.format).await,
         (None, None) => read(Path::new("-"))?,
     };
-    for statement in statements(&text) {
+    for statement in statements(&text)? {
         answer(&ctx, statement, args.format).await?;
     }
     Ok(())
-}
-
-/// A read-only session over a run's tables, with the scalar functions.
-///
-/// # Errors
-/// A store error where there is no run.
-pub async fn session(run: &str) -> Result<SessionContext> {
-    session_with(run, SessionOptions::default()).await
-}
-
-/// The same with other options.
-///
-/// # Errors
-/// As [`session`].
-pub(super) async fn session_with(run: &str, options: SessionOptions) -> Result<SessionContext> {
-    let store = Store::open_existing(run).await?;
-    let library = Library::default();
-    let templates = Arc::new(Templates::load(None, &library)?);
-    let options = SessionOptions { read_only: true, ..options };
-    let ctx = query::session(Arc::new(Models::new()), templates, &options)?;
-    store::bind_run(&ctx, &store).await?;
-    Ok(ctx)
 }
 
 /// The text of a file; - is standard input.
@@ -97,35 +74,12 @@ pub(super) fn read(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The statements of a script: split at semicolons outside of quotes and comments.
-fn statements(text: &str) -> Vec<&str> {
-    let (mut found, mut start, mut quote, mut comment) = (Vec::new(), 0, None, false);
-    let bytes = text.as_bytes();
-    for (i, &byte) in bytes.iter().enumerate() {
-        match (quote, byte) {
-            _ if comment => comment = byte != b'\n',
-            (Some(open), _) if byte == open => quote = None,
-            (Some(_), _) => {}
-            (None, b'\'' | b'"') => quote = Some(byte),
-            (None, b'-') if bytes.get(i + 1) == Some(&b'-') => comment = true,
-            (None, b';') => {
-                found.push(&text[start..i]);
-                start = i + 1;
-            }
-            _ => {}
-        }
-    }
-    found.push(&text[start..]);
-    found.retain(|statement| !statement.trim().is_empty());
-    found
-}
-
 /// Prints the rows of each statement as a table.
 ///
 /// # Errors
 /// A query error.
 pub async fn print(ctx: &SessionContext, text: &str) -> Result<()> {
-    for statement in statements(text) {
+    for statement in statements(text)? {
         answer(ctx, statement, Format::Table).await?;
     }
     Ok(())
@@ -197,7 +151,7 @@ async fn shell(ctx: &SessionContext, format: Format) -> Result<()> {
                     continue;
                 }
                 let _ = editor.add_history_entry(text.trim());
-                for statement in statements(&text) {
+                for statement in statements(&text)? {
                     if let Err(error) = answer(ctx, statement, format).await {
                         eprintln!("salmon: {error}");
                     }

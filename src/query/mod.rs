@@ -44,6 +44,6 @@ mod session;
 
 pub use listing::{register_batches, register_files};
 pub use models::Models;
-pub use params::{Params, sql};
+pub use params::{Params, plan, sql};
 pub use prepared::{LiveTable, Prepared};
-pub use session::{SessionOptions, session};
+pub use session::{CATALOG, SCHEMA, SessionOptions, session};
