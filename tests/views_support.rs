@@ -163,6 +163,12 @@ impl World {
     /// The same as tables of a session.
     pub fn bench(&self, partitions: usize) -> Bench {
         let bench = Bench::new(&[], &[], partitions);
+        self.fill(&bench);
+        bench
+    }
+
+    /// Puts the tables into a session, in place of those that have their names.
+    pub fn fill(&self, bench: &Bench) {
         for (name, rows) in [
             ("prompts", self.prompts.iter().map(prompt).collect()),
             ("responses", self.prompts.iter().flat_map(responses).collect()),
@@ -173,13 +179,10 @@ impl World {
         ] {
             bench.put(name, schema(name), &rows);
         }
-        bench
     }
 
     fn evaluations(&self) -> Vec<Value> {
-        let row = |what: &str, metric: &str, principle: Option<&str>, subset: Option<&str>, value: f64| {
-            json!({"what": what, "metric": metric, "principle": principle, "subset": subset, "value": value, "n": 40})
-        };
+        let row = |what: &str, metric: &str, principle: Option<&str>, subset: Option<&str>, value: f64| json!({"what": what, "metric": metric, "principle": principle, "subset": subset, "value": value, "n": 40});
         let mut rows = vec![row("reward", "accuracy", None, Some("single"), 0.5)];
         for (name, judge, written, negated) in &self.accuracies {
             rows.push(row("judge", "agreement", Some(name), None, *judge));

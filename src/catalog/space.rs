@@ -10,6 +10,7 @@ use datafusion::prelude::SessionContext;
 
 use super::information::{INFORMATION_SCHEMA, Information};
 use super::schema::RunSchema;
+use super::views::View;
 use crate::principle::{Library, Templates};
 use crate::query::{self, CATALOG, Models, SCHEMA, SessionOptions};
 use crate::store::{self, Store};
@@ -54,6 +55,11 @@ impl Space {
         let runs = runs.into_iter().map(|(alias, store)| Run { alias, store }).collect();
         let templates = Arc::new(Templates::load(None, &Library::default())?);
         Ok(Space { runs, models: Arc::new(Models::new()), templates })
+    }
+
+    /// Whether the runs are open that the view reads.
+    pub(super) fn has(&self, view: &View) -> bool {
+        view.runs().iter().all(|alias| self.runs.iter().any(|run| run.alias.as_deref() == Some(alias)))
     }
 
     /// A session whose tables without a schema are those of `schema`.
