@@ -15,7 +15,7 @@ fn url() -> String {
 async fn catalog(read_only: bool) -> Catalog {
     let session = SessionOptions { read_only, ..SessionOptions::default() };
     let runs = [(Some("a".to_string()), url()), (Some("b".to_string()), url())];
-    Catalog::open(&runs, &Options { session }).await.unwrap()
+    Catalog::open(&runs, &Options { session, models: false }).await.unwrap()
 }
 
 /// One number of a statement through the catalog.
@@ -64,10 +64,10 @@ async fn a_version_is_found_by_the_start_of_its_fingerprint_or_a_time() {
         assert_eq!(one(&catalog, &format!("select count(*) from {name} as j where j.score_ab is not null")).await, all);
     }
     let made = records(&store).await.unwrap().into_iter().find(|record| record.stage == "judgments").unwrap();
-    let after = "select count(*) from judgments as of '2999-01-01' j join judgments k using (prompt_id, sample_1, \
+    let after = "select count(*) from judgments as of '2199-01-01' j join judgments k using (prompt_id, sample_1, \
                  sample_2, principle)";
     assert_eq!(one(&catalog, after).await, all);
-    assert_eq!(one(&catalog, "select count(*) from judgments FOR SYSTEM_TIME AS OF '2999-01-01 10:00:00'").await, all);
+    assert_eq!(one(&catalog, "select count(*) from judgments FOR SYSTEM_TIME AS OF '2199-01-01 10:00:00'").await, all);
 
     let error = refused(&catalog, "select * from judgments@0000000000").await;
     let listed = format!("table judgments@0000000000: there is no such version; there are {} (", &print[..12]);
@@ -110,7 +110,7 @@ async fn unknown_names_are_told_the_nearest() {
     for (sql, told) in [
         ("select * from judgement", "table judgement: is not there; did you mean judgments?"),
         ("select * from b.preference", "table b.preference: is not there; did you mean preferences?"),
-        ("select * from bb.pairs", "table bb.pairs: there is no schema bb; did you mean a.pairs?"),
+        ("select * from bb.pairs", "table bb.pairs: there is no schema bb; did you mean b.pairs?"),
         ("select scor_ab from judgments", "Did you mean 'judgments.score_ab'?"),
         ("select count_token('sft', 'a')", "Did you mean 'count_tokens'?"),
         ("select rewards('reward', 'a')", "Did you mean 'reward'?"),
@@ -157,7 +157,7 @@ async fn sql_of_strangers_only_reads() {
     {
         let session = catalog.session().unwrap();
         let rows = catalog.sql(&session, sql, &Params::new()).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
-        assert!(rows.count().await.unwrap() > 0, "{sql}");
+        assert!(!rows.collect().await.unwrap().is_empty(), "{sql}");
     }
     // The shell of a local user may define what only it keeps, and nothing else.
     let own = self::catalog(false).await;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use salmon::{cli, report, store};
+use salmon::{report, store};
 use serde_json::json;
 
 use super::cli_support::{ask, batch, salmon, salmon_in, starter, tiny};

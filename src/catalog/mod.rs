@@ -1,4 +1,4 @@
-//! Runs as SQL: the tables of one or several runs, their past versions, the shipped views.
+//! Runs as SQL: the tables of one or several runs, their past versions, the shipped views, the models.
 //!
 //! In: stores, each with an alias where there are several. Out: sessions that know them, and plans of statements.
 //!
@@ -12,22 +12,29 @@
 //! ├─ a, b                    each run under its alias
 //! └─ information_schema      tables, columns and functions; no settings
 //! ```
-//! Nothing of a store is read before a statement names it. A session is made in a millisecond, so that a server can give
+//! Models answer to `sft`, `reward`, `policy:brief`; those of a run with an alias also to `a.sft`. Nothing of a store is read
+//! before a statement names it, and no model is loaded before it is asked. A session is made in a millisecond, so that a server can give
 //! each request its own, with its own limits.
 
+mod estimate;
 mod information;
+mod models;
 mod nearest;
+pub(crate) mod opened;
 mod schema;
 mod space;
 pub mod text;
 mod versions;
 pub mod views;
 
+pub use estimate::Estimate;
 pub use nearest::nearest;
 
 use std::sync::Arc;
 
+use datafusion::execution::TaskContext;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, SessionContext};
 
 use crate::query::{self, Params, SessionOptions};
@@ -49,7 +56,7 @@ pub async fn session(url: &str) -> Result<SessionContext> {
 /// As [`session`].
 pub async fn session_with(url: &str, options: &SessionOptions) -> Result<SessionContext> {
     let session = SessionOptions { read_only: true, ..options.clone() };
-    Catalog::open(&[(None, url.to_string())], &Options { session }).await?.session()
+    Catalog::open(&[(None, url.to_string())], &Options { session, models: false }).await?.session()
 }
 
 /// What the sessions of a catalog may do.
@@ -57,6 +64,8 @@ pub async fn session_with(url: &str, options: &SessionOptions) -> Result<Session
 pub struct Options {
     /// How they run; `read_only` for SQL of people who may only look.
     pub session: SessionOptions,
+    /// Whether statements may ask the models of the runs; false by default.
+    pub models: bool,
 }
 
 /// One or several runs. Cloning is cheap.
@@ -105,7 +114,24 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::session`].
     pub fn session_with(&self, options: &SessionOptions) -> Result<SessionContext> {
-        self.space.session(options, query::SCHEMA)
+        self.space.session(options, query::SCHEMA, self.options.models)
+    }
+
+    /// The same runs for sessions that may, or may not, ask models. Loaded models are shared.
+    pub fn with_models(&self, models: bool) -> Catalog {
+        Catalog { space: Arc::clone(&self.space), options: Options { models, ..self.options.clone() } }
+    }
+
+    /// The names of the models that statements may ask.
+    ///
+    /// # Errors
+    /// A store error when a run cannot be read.
+    pub async fn models(&self) -> Result<Vec<String>> {
+        if !self.options.models {
+            return Ok(Vec::new());
+        }
+        self.space.known().await?;
+        Ok(self.space.models.names())
     }
 
     /// Plans one statement in a session of this catalog: a query, or something that only this session keeps (a view, an
@@ -116,6 +142,9 @@ impl Catalog {
     /// not there.
     pub async fn plan(&self, session: &SessionContext, text: &str, params: &Params) -> Result<LogicalPlan> {
         let text = text::as_of(text)?;
+        if self.options.models && text::calls(&text)?.iter().any(|name| models::FUNCTIONS.contains(&name.as_str())) {
+            query::set_templates(session, &self.space.known().await?.templates);
+        }
         let plan = query::plan(session, &text, params).await.map_err(|error| nearest::explain(error, session))?;
         let allowed = datafusion::prelude::SQLOptions::new().with_allow_dml(false).with_allow_statements(false);
         allowed.verify_plan(&plan).map_err(|error| {
@@ -131,6 +160,35 @@ impl Catalog {
     /// As [`Catalog::plan`].
     pub async fn sql(&self, session: &SessionContext, text: &str, params: &Params) -> Result<DataFrame> {
         let plan = self.plan(session, text, params).await?;
-        Ok(session.execute_logical_plan(plan).await?)
+        self.begin(session, plan).await
+    }
+
+    /// Begins a statement that [`Catalog::plan`] planned. `EXPLAIN` of one that asks models also says what they will do.
+    ///
+    /// # Errors
+    /// A query error.
+    pub async fn begin(&self, session: &SessionContext, plan: LogicalPlan) -> Result<DataFrame> {
+        match &plan {
+            LogicalPlan::Explain(explain) if self.options.models => {
+                let asked = session.state().create_physical_plan(&explain.plan).await?;
+                let estimate = self.estimate(&asked, &session.task_ctx()).await?;
+                let shown = session.execute_logical_plan(plan).await?;
+                estimate.beside(session, shown).await
+            }
+            _ => Ok(session.execute_logical_plan(plan).await?),
+        }
+    }
+
+    /// What the models of a physical plan will have to do; nothing for a plan that asks none. The rows that they would
+    /// see are counted, and the first of them encoded.
+    ///
+    /// # Errors
+    /// Those of the operators below the models.
+    pub async fn estimate(&self, plan: &Arc<dyn ExecutionPlan>, task: &Arc<TaskContext>) -> Result<Estimate> {
+        if !query::asks_models(plan) {
+            return Ok(Estimate::default());
+        }
+        let work = query::work(plan, task).await?;
+        Estimate::of(work, self.space.known().await?).await
     }
 }

@@ -39,7 +39,7 @@ impl RunSchema {
             return Err(Error::query(format!("view {}", view.name), format!("compares runs; open them with {open}")));
         }
         let bad = |e: Error| Error::query(format!("view {}", view.name), "cannot be planned").because(e);
-        let ctx = self.space.session(&SessionOptions::default(), &self.name)?;
+        let ctx = self.space.session(&SessionOptions::default(), &self.name, false)?;
         let plan = ctx.state().create_logical_plan(view.sql).await.map_err(|e| bad(e.into()))?;
         Ok(Arc::new(ViewTable::new(plan, Some(view.sql.to_string()))))
     }

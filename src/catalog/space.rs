@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use datafusion::catalog::{CatalogProvider, SchemaProvider};
 use datafusion::prelude::SessionContext;
+use tokio::sync::OnceCell;
 
 use super::information::{INFORMATION_SCHEMA, Information};
+use super::models::{self, Known};
 use super::schema::RunSchema;
 use super::views::View;
 use crate::principle::{Library, Templates};
@@ -27,8 +29,10 @@ pub(super) struct Run {
 #[derive(Debug)]
 pub(super) struct Space {
     pub(super) runs: Vec<Run>,
-    models: Arc<Models>,
-    templates: Arc<Templates>,
+    /// Filled by [`Space::known`].
+    pub(super) models: Arc<Models>,
+    known: OnceCell<Known>,
+    built_in: Arc<Templates>,
 }
 
 impl Space {
@@ -53,8 +57,13 @@ impl Space {
             seen.push(alias);
         }
         let runs = runs.into_iter().map(|(alias, store)| Run { alias, store }).collect();
-        let templates = Arc::new(Templates::load(None, &Library::default())?);
-        Ok(Space { runs, models: Arc::new(Models::new()), templates })
+        let built_in = Arc::new(Templates::load(None, &Library::default())?);
+        Ok(Space { runs, models: Arc::new(Models::new()), known: OnceCell::new(), built_in })
+    }
+
+    /// Makes the models of the runs known by their names, the first time.
+    pub(super) async fn known(&self) -> Result<&Known> {
+        self.known.get_or_try_init(|| models::know(&self.runs, &self.models, &self.built_in)).await
     }
 
     /// Whether the runs are open that the view reads.
@@ -63,8 +72,14 @@ impl Space {
     }
 
     /// A session whose tables without a schema are those of `schema`.
-    pub(super) fn session(self: &Arc<Self>, options: &SessionOptions, schema: &str) -> Result<SessionContext> {
-        let ctx = query::session(Arc::clone(&self.models), Arc::clone(&self.templates), options)?;
+    pub(super) fn session(
+        self: &Arc<Self>,
+        options: &SessionOptions,
+        schema: &str,
+        models: bool,
+    ) -> Result<SessionContext> {
+        let models = if models { Arc::clone(&self.models) } else { Arc::new(Models::new()) };
+        let ctx = query::session(models, Arc::clone(&self.built_in), options)?;
         let mut schemas: BTreeMap<String, Arc<dyn SchemaProvider>> = BTreeMap::new();
         for (i, run) in self.runs.iter().enumerate() {
             store::bind_store(&ctx, &run.store);

@@ -80,6 +80,12 @@ pub fn statements(text: &str) -> Result<Vec<&str>> {
     Ok(found)
 }
 
+/// Where the last statement that ends in a semicolon ends; `None` while there is none, or a quote is open.
+pub fn complete(text: &str) -> Option<usize> {
+    let pieces = pieces(text).ok()?;
+    pieces.iter().rev().find(|piece| piece.token == Token::SemiColon).map(|piece| piece.range.end)
+}
+
 /// `judgments as of '2026-11-27'` (and `for system_time as of`) becomes `"judgments@2026-11-27"`, which the catalog knows.
 ///
 /// # Errors

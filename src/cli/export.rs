@@ -8,8 +8,8 @@ use std::path::Path;
 use clap::{Args, Subcommand, ValueEnum};
 use tch::Kind;
 
-use super::opened::{Found, OpenRun, stored_config, text};
 use super::sql;
+use crate::catalog::opened::{Found, OpenRun, reward_template, stored_config, text};
 use crate::config::Config;
 use crate::export::{self, Ancestry, FileFormat, Form, Layout, Run, Target};
 use crate::model::Tokenizer;
@@ -129,18 +129,11 @@ pub async fn run(command: ExportCommand) -> Result<()> {
 async fn model(args: ModelArgs) -> Result<()> {
     let run = OpenRun::open(&args.places.run).await?;
     // A base from outside is no version of the run.
-    let manifest = match args.model.as_str() {
-        "base" if !run.has("base") => None,
-        name => Some(run.model(name).await?),
-    };
+    let manifest = run.made(&args.model).await?;
     let target = Target::open(&args.places.out, args.places.force).await?;
     let Found { setup, base, folder } = run.find(manifest.as_ref()).await?;
     let parameter = |name: &str| manifest.as_ref().and_then(|manifest| text(manifest, name));
-    let reward_template = match parameter("chat_template") {
-        // A policy knows the reward model's template, but does not read it.
-        Some(_) => None,
-        None => parameter("reward_template").or(parameter("rubric_template")),
-    };
+    let reward_template = manifest.as_ref().and_then(reward_template);
     let tokenizer = Tokenizer::open(&base)?;
     let model = export::Model {
         name: &args.model,

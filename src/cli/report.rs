@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{opened, sql};
+use super::sql;
 use crate::store::Store;
 use crate::{Error, Result, catalog, report};
 
@@ -37,7 +37,7 @@ pub async fn run(args: ReportArgs) -> Result<()> {
 pub async fn write(run: &str, out: &Path) -> Result<()> {
     let store = Store::open_existing(run).await?;
     let ctx = catalog::session(run).await?;
-    let page = report::page(&ctx, store.url(), opened::stored_config(&store).await?.as_ref()).await?;
+    let page = report::page(&ctx, store.url(), catalog::opened::stored_config(&store).await?.as_ref()).await?;
     let bad = |e: std::io::Error| Error::store(out.display(), "cannot be written").because(e);
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder).map_err(bad)?;

@@ -59,9 +59,9 @@ pub(super) struct ExecCall {
 /// The operator.
 #[derive(Debug)]
 pub(super) struct ModelExec {
-    input: Arc<dyn ExecutionPlan>,
-    calls: Arc<[ExecCall]>,
-    models: Arc<Models>,
+    pub(super) input: Arc<dyn ExecutionPlan>,
+    pub(super) calls: Arc<[ExecCall]>,
+    pub(super) models: Arc<Models>,
     pace: Pace,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,

@@ -4,6 +4,7 @@
 //! never pasted into text, so a value cannot change the statement. A read-only session takes queries only.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
@@ -29,11 +30,23 @@ impl Params {
         self
     }
 
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The same with a list of texts, for example stop texts or choices.
     pub fn with_texts<T: AsRef<str>>(self, name: impl Into<String>, texts: &[T]) -> Self {
         let items: Vec<ScalarValue> = texts.iter().map(|text| ScalarValue::from(text.as_ref())).collect();
         let list = ScalarValue::List(ScalarValue::new_list_nullable(&items, &DataType::Utf8));
         self.with(name, list)
+    }
+}
+
+impl fmt::Display for Params {
+    /// A line for each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, value)| writeln!(f, "{name} = {value}"))
     }
 }
 

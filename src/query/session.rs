@@ -117,6 +117,11 @@ pub fn session(models: Arc<Models>, templates: Arc<Templates>, options: &Session
     Ok(context)
 }
 
+/// Gives `render` other templates in this session; statements that are planned keep theirs.
+pub fn set_templates(context: &SessionContext, templates: &Arc<Templates>) {
+    context.register_udf(functions::render(templates));
+}
+
 pub(super) fn is_read_only(context: &SessionContext) -> bool {
     context.state().config().get_extension::<ReadOnly>().is_some()
 }

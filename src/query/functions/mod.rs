@@ -35,17 +35,31 @@ use crate::{Error, Result};
 
 /// Every scalar function.
 pub(super) fn all(models: &Arc<Models>, templates: &Arc<Templates>) -> Vec<ScalarUDF> {
-    let models = || Shared(Arc::clone(models));
     vec![
         ScalarUDF::new_from_impl(uniform::Uniform::new()),
-        ScalarUDF::new_from_impl(render::Render::new(Shared(Arc::clone(templates)))),
-        ScalarUDF::new_from_impl(count_tokens::CountTokens::new(models())),
-        ScalarUDF::new_from_impl(truncate_tokens::TruncateTokens::new(models())),
+        render(templates),
+        ScalarUDF::new_from_impl(count_tokens::CountTokens::new(Shared(Arc::clone(models)))),
+        truncation(models),
         ScalarUDF::new_from_impl(detect_language::DetectLanguage::new()),
         ScalarUDF::new_from_impl(cut_repetition::CutRepetition::new()),
         ScalarUDF::new_from_impl(cut_at::CutAt::new()),
         ScalarUDF::new_from_impl(contains_any::ContainsAny::new()),
     ]
+}
+
+/// `render` with these templates.
+pub(super) fn render(templates: &Arc<Templates>) -> ScalarUDF {
+    ScalarUDF::new_from_impl(render::Render::new(Shared(Arc::clone(templates))))
+}
+
+/// `truncate_tokens` with the tokenizers of these models.
+pub(super) fn truncation(models: &Arc<Models>) -> ScalarUDF {
+    ScalarUDF::new_from_impl(truncate_tokens::TruncateTokens::new(Shared(Arc::clone(models))))
+}
+
+/// Whether a function is one of those that [`markdown`] lists.
+pub fn is_ours(documentation: &Documentation) -> bool {
+    [MODEL_SECTION.label, SCALAR_SECTION.label].contains(&documentation.doc_section.label)
 }
 
 pub(super) const MODEL_SECTION: DocSection = DocSection {

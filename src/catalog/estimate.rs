@@ -1,0 +1,110 @@
+//! What the models of a statement will have to do, and how long that takes here.
+//!
+//! In: rows and tokens of each call. Out: the same as text, with a time from the size of the models and what this machine
+//! computes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use datafusion::prelude::{DataFrame, SessionContext};
+use tokio::sync::OnceCell;
+
+use super::models::Known;
+use crate::Result;
+use crate::model::{Dimensions, ModelConfig};
+use crate::query::Work;
+use crate::torch;
+
+/// What the models of a plan will have to do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Estimate {
+    /// Each call.
+    pub work: Vec<Work>,
+    /// Seconds on this machine, roughly.
+    pub seconds: f64,
+}
+
+impl Estimate {
+    pub(super) async fn of(work: Vec<Work>, known: &Known) -> Result<Self> {
+        let mut operations = 0.0;
+        for work in &work {
+            let config = ModelConfig::open(&known.base(&work.model).await?)?;
+            let weights = Dimensions::of(&config)?.parameters() as f64;
+            operations += 2.0 * weights * (work.read + work.sampled);
+        }
+        Ok(Estimate { work, seconds: operations / speed().await? })
+    }
+
+    /// The most rows that one call asks.
+    pub fn rows(&self) -> u64 {
+        self.work.iter().map(|work| work.rows).max().unwrap_or(0)
+    }
+
+    /// The rows of EXPLAIN, and one more with this.
+    pub(super) async fn beside(&self, session: &SessionContext, explained: DataFrame) -> Result<DataFrame> {
+        let mut batches = explained.collect().await?;
+        if let Some(first) = batches.first().filter(|_| !self.work.is_empty()) {
+            let text = |text: String| Arc::new(StringArray::from(vec![text])) as ArrayRef;
+            let columns = vec![text("models".into()), text(self.to_string())];
+            batches.push(RecordBatch::try_new(first.schema(), columns)?);
+        }
+        Ok(session.read_batches(batches)?)
+    }
+}
+
+/// Floating-point operations per second that this machine reaches, measured once.
+async fn speed() -> Result<f64> {
+    static SPEED: OnceCell<f64> = OnceCell::const_new();
+    let measure = || async {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let measured =
+            tokio::task::spawn_blocking(move || torch::speed(threads, std::time::Duration::from_millis(100)));
+        measured.await.map_err(|e| crate::Error::internal("speed", "could not be measured").because(e))?
+    };
+    SPEED.get_or_try_init(measure).await.copied()
+}
+
+impl fmt::Display for Estimate {
+    /// `reward('reward') for 1,200 rows, about 96,000 tokens; about 2.1 s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, work) in self.work.iter().enumerate() {
+            let least = if work.more { "at least " } else { "" };
+            write!(
+                f,
+                "{}{}('{}') for {least}{} rows",
+                if i == 0 { "" } else { "; " },
+                work.function,
+                work.model,
+                grouped(work.rows as f64)
+            )?;
+            write!(f, ", about {} tokens to read", grouped(work.read))?;
+            if work.sampled > 0.0 {
+                write!(f, " and at most {} to write", grouped(work.sampled))?;
+            }
+        }
+        if self.work.is_empty() { Ok(()) } else { write!(f, "; about {}", time(self.seconds)) }
+    }
+}
+
+/// `12,345`.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => "1 s or less".into(),
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
