@@ -15,10 +15,15 @@ const PAGE: &str = "docs/cookbook.md";
 
 /// The runs as the page opens them: `b` is the one that a query without an alias asks.
 async fn catalog() -> Catalog {
+    open(&["b", "a"]).await
+}
+
+async fn open(names: &[&str]) -> Catalog {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cookbook");
-    let run = |name: &str| (Some(name.to_string()), folder.join(name).display().to_string());
+    let runs: Vec<_> =
+        names.iter().map(|name| (Some(name.to_string()), folder.join(name).display().to_string())).collect();
     let session = SessionOptions { read_only: true, ..SessionOptions::default() };
-    Catalog::open(&[run("b"), run("a")], &Options { session }).await.unwrap()
+    Catalog::open(&runs, &Options { session, models: true }).await.unwrap()
 }
 
 async fn answer(catalog: &Catalog, text: &str) -> String {
@@ -66,4 +71,15 @@ async fn every_query_gives_what_the_page_shows() {
     }
     assert!(ran >= 12, "only {ran} queries have an output");
     page_is(PAGE, &wanted);
+}
+
+#[tokio::test]
+async fn drift_of_one_run_says_what_it_needs() {
+    let catalog = open(&["b"]).await;
+    let session = catalog.session().unwrap();
+    let error = catalog.sql(&session, "SELECT * FROM drift", &Params::new()).await.unwrap_err().to_string();
+    assert!(error.contains("view drift: compares runs; open them with --run a=URL --run b=URL"), "{error}");
+    let listed = "SELECT table_name FROM information_schema.tables WHERE table_name IN ('drift', 'splits')";
+    let listed = answer(&catalog, listed).await;
+    assert!(!listed.contains("drift") && listed.contains("splits"), "{listed}");
 }

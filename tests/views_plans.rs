@@ -53,8 +53,13 @@ async fn the_head_of_a_view_names_its_tables_and_columns() {
         let (inputs, outputs) = inputs.split_once("\n-- Out: ").unwrap_or_else(|| panic!("{name}: no Out"));
         let tables = table::all().into_iter().map(|table| table.name);
         let named: BTreeSet<&str> = tables.clone().filter(|table| words(inputs).contains(table)).collect();
-        let body = body.join("\n");
-        let reads = |table: &&str| [" from ", " join "].iter().any(|by| body.contains(&format!("{by}{table}")));
+        let body = body.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let read = |by: &str, table: &str| {
+            body.split(by)
+                .skip(1)
+                .any(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next() == Some(table))
+        };
+        let reads = |table: &&str| read(" from ", table) || read(" join ", table);
         assert_eq!(tables.filter(reads).collect::<BTreeSet<_>>(), named, "{name}");
         for column in bench.run(&text, &Params::new()).await.0.schema().fields() {
             assert!(words(outputs).contains(column.name().as_str()), "{name}: {} is not explained", column.name());
