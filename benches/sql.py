@@ -122,6 +122,7 @@ def main(run, program, rounds):
     pyarrow.parquet.write_table(EVALUATIONS.empty_table(), f"{run}/peers/evaluations.parquet")
     tables["evaluations"] = [f"{run}/peers/evaluations.parquet"]
     engines = [Salmon(program, run), DataFusion(tables), Duck(tables), Polars(tables)]
+    print("In brackets: an engine's seconds by salmon's; above 1, salmon is the faster one.\n")
     print("| statement | rows |" + "".join(f" {engine.name} |" for engine in engines))
     print("|---|---|" + "---|" * len(engines))
     for name, text in statements():
