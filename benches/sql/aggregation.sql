@@ -41,7 +41,7 @@ strengths as (
   where nth <= shown
 ),
 grouped as (
-  select label, pair, array_agg(principle order by nth) as principles,
+  select label, pair, array_agg(principle) as principles,
     max(case when strength = 1 then score end) as score
   from strengths
   group by label, pair
