@@ -204,6 +204,12 @@ pub fn whole() -> &'static Place {
     })
 }
 
+/// The path of that run.
+pub fn whole_run() -> &'static str {
+    static RUN: OnceLock<String> = OnceLock::new();
+    RUN.get_or_init(|| whole().run().display().to_string())
+}
+
 /// Every file below a folder by its relative path.
 pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();

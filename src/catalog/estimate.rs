@@ -3,6 +3,7 @@
 //! In: rows and tokens of each call. Out: the same as text, with a time from the size of the models and what this machine
 //! computes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -66,24 +67,26 @@ async fn speed() -> Result<f64> {
 }
 
 impl fmt::Display for Estimate {
-    /// `reward('reward') for 1,200 rows, about 96,000 tokens; about 2.1 s`.
+    /// `reward('reward') for 1,200 rows, about 96,000 tokens to read; about 2 s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, work) in self.work.iter().enumerate() {
+        // A judge is asked in two orders: one line for both.
+        let mut calls: BTreeMap<(&str, &str), Work> = BTreeMap::new();
+        for work in &self.work {
+            let sum = calls.entry((work.function, work.model.as_str()));
+            let sum = sum.or_insert_with(|| Work { rows: 0, read: 0.0, sampled: 0.0, ..work.clone() });
+            (sum.rows, sum.more) = (sum.rows.max(work.rows), sum.more || work.more);
+            (sum.read, sum.sampled) = (sum.read + work.read, sum.sampled + work.sampled);
+        }
+        for work in calls.values() {
             let least = if work.more { "at least " } else { "" };
-            write!(
-                f,
-                "{}{}('{}') for {least}{} rows",
-                if i == 0 { "" } else { "; " },
-                work.function,
-                work.model,
-                grouped(work.rows as f64)
-            )?;
+            write!(f, "{}('{}') for {least}{} rows", work.function, work.model, grouped(work.rows as f64))?;
             write!(f, ", about {} tokens to read", grouped(work.read))?;
             if work.sampled > 0.0 {
                 write!(f, " and at most {} to write", grouped(work.sampled))?;
             }
+            f.write_str("; ")?;
         }
-        if self.work.is_empty() { Ok(()) } else { write!(f, "; about {}", time(self.seconds)) }
+        if self.work.is_empty() { Ok(()) } else { write!(f, "about {}", time(self.seconds)) }
     }
 }
 
@@ -102,8 +105,7 @@ fn grouped(number: f64) -> String {
 
 fn time(seconds: f64) -> String {
     match seconds {
-        s if s < 1.0 => "1 s or less".into(),
-        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 100.0 => format!("{:.0} s", s.max(1.0)),
         s if s < 6000.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
     }

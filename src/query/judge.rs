@@ -161,7 +161,7 @@ fn text(what: &str, expr: &Expr, schema: &DFSchemaRef) -> Result<Expr> {
         DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => {
             Ok(expr.clone().cast_to(&DataType::Utf8, schema)?)
         }
-        other => Err(Error::query(NAME, format!("{what} must be text, not {other}; expected {SYNTAX}"))),
+        other => Err(Error::query(NAME, format!("{what} ({expr}) must be text, not {other}; expected {SYNTAX}"))),
     }
 }
 
@@ -209,6 +209,6 @@ static DOC: LazyLock<Documentation> = LazyLock::new(|| {
             ("response_1", "text"),
             ("response_2", "text"),
         ],
-        "SELECT prompt_id, judge('sft', 'Concise', instruction, chosen, rejected)['verdict'] AS verdict FROM preferences",
+        "SELECT prompt_id, judge('sft', 'Concise', prompt, chosen, rejected)['verdict'] AS verdict FROM preferences",
     )
 });

@@ -148,6 +148,8 @@ impl<T> Hash for Shared<T> {
 struct Arguments {
     function: &'static str,
     values: Vec<ColumnarValue>,
+    /// The names of columns, or how an expression is written.
+    written: Vec<String>,
     rows: usize,
 }
 
@@ -158,7 +160,8 @@ impl Arguments {
             let problem = format!("takes {N} arguments ({}), not {}", names.join(", "), args.args.len());
             return Err(Error::query(function, problem));
         }
-        Ok(Self { function, values: args.args, rows: args.number_rows })
+        let written = args.arg_fields.iter().map(|field| field.name().clone()).collect();
+        Ok(Self { function, values: args.args, written, rows: args.number_rows })
     }
 
     fn array(&self, index: usize) -> Result<ArrayRef> {
@@ -172,11 +175,20 @@ impl Arguments {
         Error::query(self.function, format!("{name} must be {expected}, not {got}"))
     }
 
+    /// The argument as an error names it: what it is for, and how it was written.
+    fn named(&self, index: usize, name: &str) -> String {
+        match (self.values.get(index), self.written.get(index)) {
+            // A constant has no name.
+            (Some(ColumnarValue::Array(_)), Some(written)) => format!("{name} ({written})"),
+            _ => name.to_string(),
+        }
+    }
+
     /// A text column.
     fn texts(&self, index: usize, name: &str) -> Result<StringArray> {
         let array = self.array(index)?;
         if !array.data_type().is_string() && !array.data_type().is_null() {
-            return Err(self.wrong(name, "text", array.data_type()));
+            return Err(self.wrong(&self.named(index, name), "text", array.data_type()));
         }
         let array = arrow::compute::cast(&array, &DataType::Utf8)?;
         Ok(array.as_string::<i32>().clone())
@@ -192,7 +204,7 @@ impl Arguments {
             other => other.is_null(),
         };
         if !is_texts {
-            return Err(self.wrong(name, "a list of texts", array.data_type()));
+            return Err(self.wrong(&self.named(index, name), "a list of texts", array.data_type()));
         }
         let to = DataType::List(Arc::new(Field::new("item", DataType::Utf8, true)));
         let array = arrow::compute::cast(&array, &to)?;
