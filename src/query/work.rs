@@ -103,7 +103,8 @@ fn one(call: &ExecCall, rows: u64, more: bool, read: f64) -> Work {
 async fn probe(exec: &ModelExec, task: &Arc<TaskContext>) -> Result<Vec<Work>> {
     let statistics = StatisticsContext::new().compute(exec.input.as_ref(), &StatisticsArgs::new())?.num_rows;
     let known = match statistics {
-        Precision::Exact(rows) => Some(rows as u64),
+        // Those of a scan do not know its limit.
+        Precision::Exact(rows) if !limited(&exec.input) => Some(rows as u64),
         _ => None,
     };
     let mut tokenizers = Vec::with_capacity(exec.calls.len());
@@ -134,6 +135,10 @@ async fn probe(exec: &ModelExec, task: &Arc<TaskContext>) -> Result<Vec<Work>> {
     let rows = known.unwrap_or(rows);
     let all = |tokens: usize| tokens as f64 * rows as f64 / sample.max(1) as f64;
     Ok(exec.calls.iter().zip(tokens).map(|(call, tokens)| one(call, rows, more, all(tokens))).collect())
+}
+
+fn limited(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.fetch().is_some() || plan.children().into_iter().any(limited)
 }
 
 /// Tokens that the model reads for these rows.

@@ -81,7 +81,7 @@ pub(super) async fn statements(asker: &Asker, settings: &mut Settings, sql: &str
         if written.more {
             eprintln!("the first {} rows; --max-rows 0 or \\maxrows 0 shows all", written.rows);
         } else if settings.interactive && written.asked {
-            eprintln!("({} rows)", written.rows);
+            eprintln!("({} row{})", written.rows, if written.rows == 1 { "" } else { "s" });
         }
         if settings.timing {
             eprintln!("Time: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);

@@ -135,7 +135,7 @@ async fn stoppable<T: Send + 'static>(
     watched: &Watched,
 ) -> Result<T> {
     let mut task = tokio::spawn(work);
-    let progress = Progress::new();
+    let mut progress = Progress::new();
     let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
@@ -156,37 +156,37 @@ async fn stoppable<T: Send + 'static>(
 
 /// What a query has done so far, on a terminal.
 struct Progress {
-    bar: ProgressBar,
+    bar: Option<ProgressBar>,
     began: Instant,
 }
 
 impl Progress {
     fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let style = ProgressStyle::with_template("{spinner} {elapsed}  {msg}  (ctrl-c stops it)");
-        Progress {
-            bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())),
-            began: Instant::now(),
-        }
+        Progress { bar: None, began: Instant::now() }
     }
 
-    fn draw(&self, watched: &Watched) {
+    fn draw(&mut self, watched: &Watched) {
         let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing to watch also while a pager has the terminal.
+        // There is nothing to watch while a pager has the terminal.
         let Some(plan) = watched.as_ref().filter(|_| self.began.elapsed() > QUIET) else { return self.clear() };
-        if self.bar.is_hidden() && std::io::stderr().is_terminal() {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg}  (ctrl-c stops it)");
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+        });
         let mut done = Done::default();
         done.count(plan);
+        let time = [format!("{:.0} s", self.began.elapsed().as_secs_f64())];
         let answered = done.answered.iter().map(|(what, rows)| format!("{what}: {rows} rows answered"));
         let read = (done.read > 0).then(|| format!("{} rows read", done.read));
-        self.bar.set_message(read.into_iter().chain(answered).collect::<Vec<_>>().join(", "));
-        self.bar.tick();
+        bar.set_message(time.into_iter().chain(read).chain(answered).collect::<Vec<_>>().join(", "));
+        bar.tick();
     }
 
-    fn clear(&self) {
-        self.bar.finish_and_clear();
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
     }
 }
 
