@@ -29,6 +29,7 @@ mod extract;
 pub mod functions;
 mod listing;
 mod markers;
+mod merge;
 mod metrics;
 mod micro_batch;
 mod models;
