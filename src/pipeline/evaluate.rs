@@ -65,14 +65,15 @@ async fn write(job: &Job, ctx: &SessionContext, sql: &str, settings: &Settings) 
     job.write_table("evaluations", rows).await.map(drop)
 }
 
-/// Runs a statement once and keeps its rows as a table: they are aggregated several times. There is nothing to commit
-/// on the way, so a stop ends it at once.
+/// Runs a statement once and keeps its rows as table `name`, in place of one that has the name: they are aggregated
+/// several times. There is nothing to commit on the way, so a stop ends it at once.
 async fn keep(job: &Job, ctx: &SessionContext, name: &str, sql: &str, settings: &Settings) -> Result<()> {
     let rows = query::sql(ctx, sql, &settings.params()).await?.cache();
     let rows = tokio::select! {
         rows = rows => rows?,
         () = job.stop().wait() => return job.stop().check(job.stage()),
     };
+    ctx.deregister_table(name)?;
     ctx.register_table(name, rows.into_view())?;
     Ok(())
 }
