@@ -42,6 +42,7 @@
 //! ```text
 //! cli                                one file per command
 //! report · export · audit            a run as a page, for other tools, looked at and compared
+//! catalog                            runs as SQL: tables, past versions, views, models
 //! pipeline · config                  the stages of SALMON; salmon.toml
 //! world · import                     the toy world to try them on; files into tables
 //! stage                              graph, fingerprints, runner, commits
@@ -58,6 +59,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod audit;
+pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod draw;

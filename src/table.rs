@@ -128,7 +128,7 @@ pub fn markdown() -> String {
 }
 
 /// A type as the documentation calls it.
-fn sql_type(data_type: &DataType) -> String {
+pub(crate) fn sql_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8 => "text".into(),
         DataType::Int64 => "bigint".into(),

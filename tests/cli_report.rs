@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use salmon::{cli, report, store};
+use salmon::{report, store};
 use serde_json::json;
 
 use super::cli_support::{ask, batch, salmon, salmon_in, starter, tiny};
@@ -111,7 +111,7 @@ fn a_run_that_has_just_begun_says_what_is_missing() {
 #[tokio::test]
 async fn whatever_a_run_holds_is_escaped() {
     let bad = "</td><script>alert('x')</script>&\"";
-    let ctx = cli::sql::session(tiny()).await.unwrap();
+    let ctx = salmon::catalog::session(tiny()).await.unwrap();
     let put = |name: &str, rows: &[serde_json::Value]| {
         let rows = batch(name, rows);
         store::bind_batches(&ctx, name, rows.schema(), vec![rows]).unwrap();

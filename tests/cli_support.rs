@@ -148,7 +148,7 @@ pub(crate) fn starter() -> tempfile::TempDir {
 pub(crate) fn ask(sql: &str) -> Vec<Value> {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let batches = runtime.block_on(async {
-        let ctx = salmon::cli::sql::session(tiny()).await.unwrap();
+        let ctx = salmon::catalog::session(tiny()).await.unwrap();
         salmon::query::sql(&ctx, sql, &Default::default()).await.unwrap().collect().await.unwrap()
     });
     let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());

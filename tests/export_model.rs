@@ -112,7 +112,7 @@ async fn the_padding_is_that_of_the_tokenizer_and_else_the_end_token() {
             manifest: None,
         };
         let form = export::Form::Merged { kind: Kind::Float, max_shard_size: u64::MAX };
-        let ctx = salmon::cli::sql::session(tiny()).await.unwrap();
+        let ctx = salmon::catalog::session(tiny()).await.unwrap();
         export::write_model(&ctx, model, &form, about, out.path()).await.unwrap();
         assert_eq!(read(out.path(), "config.json")["pad_token_id"], wanted.0);
         assert_eq!(read(out.path(), "tokenizer_config.json")["pad_token"], wanted.1);

@@ -7,7 +7,6 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use datafusion::prelude::SessionContext;
-use salmon::store::{Store, bind_run};
 use salmon::world::{RECIPE, write_prompts};
 
 /// The demo's configuration, but small.
@@ -138,9 +137,7 @@ impl Place {
 
     /// A session over the run's tables.
     pub async fn tables(&self) -> SessionContext {
-        let context = SessionContext::new();
-        bind_run(&context, &Store::open(self.run().to_str().unwrap()).unwrap()).await.unwrap();
-        context
+        salmon::catalog::session(self.run().to_str().unwrap()).await.unwrap()
     }
 
     /// Everything below `tables/` and `models/`; manifests without what differs from run to run.
@@ -205,6 +202,12 @@ pub fn whole() -> &'static Place {
         place.succeed(&[]);
         place
     })
+}
+
+/// The path of that run.
+pub fn whole_run() -> &'static str {
+    static RUN: OnceLock<String> = OnceLock::new();
+    RUN.get_or_init(|| whole().run().display().to_string())
 }
 
 /// Every file below a folder by its relative path.

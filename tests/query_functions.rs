@@ -12,7 +12,7 @@ use salmon::query::functions::{
 use salmon::query::{Models, SessionOptions};
 
 use crate::docs::page_is;
-use crate::query_support::{World, one_partition, templates, tokenizer};
+use crate::query_support::{World, judging, one_partition, templates, tokenizer};
 
 /// The one text of a one-row result, `None` for NULL.
 async fn text(world: &World, expression: &str) -> Option<String> {
@@ -201,19 +201,20 @@ async fn every_example_on_the_page_runs() {
     let page = markdown(&Arc::new(Models::new()), &templates()).unwrap();
     let world = World::new(10, &one_partition());
     for name in ["base", "sft", "reward"] {
-        world.models.register(name, || Ok(Arc::new(crate::query_support::Fake::new()) as Arc<dyn Inference>));
+        let load = || Ok(Arc::new(crate::query_support::Fake::new()) as Arc<dyn Inference>);
+        world.models.register_with_judging(name, load, move || Ok(Arc::clone(load()?.tokenizer())), judging());
     }
     for (table, columns) in [
         ("prompts", "id AS prompt_id, prompt AS instruction"),
         ("responses", "kind AS response"),
-        ("preferences", "prompt, kind AS chosen"),
+        ("preferences", "id AS prompt_id, prompt, kind AS chosen, kind AS rejected"),
         ("judge_prompts", "prompt"),
         ("reward_prompts", "id AS prompt_id, prompt"),
     ] {
         world.count(&format!("CREATE VIEW {table} AS SELECT {columns} FROM t")).await;
     }
     let examples: Vec<&str> = page.split("```sql\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 12);
+    assert_eq!(examples.len(), 13);
     for example in examples {
         world.batches(example).await.unwrap_or_else(|error| panic!("{example}: {error}"));
     }

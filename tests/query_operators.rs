@@ -272,7 +272,7 @@ async fn misuse_is_an_error_that_says_how_to_write_it() {
         ("SELECT reward('x', prompt) FROM t", "reward: no model is named x; known are m, n"),
         ("SELECT reward(kind, prompt) FROM t", "reward: the model name must be a literal or a $parameter, not t.kind"),
         ("SELECT reward('m') FROM t", "reward: expected reward(model, prompt)"),
-        ("SELECT reward('m', id) FROM t", "reward: the prompt must be text, not Int64"),
+        ("SELECT reward('m', id) FROM t", "reward: the prompt (t.id) must be text, not Int64"),
         ("SELECT choice_logits('m', prompt, []) FROM t", "choice_logits: give at least one choice, e.g. ['a', 'b']"),
         (
             "SELECT choice_logits('m', prompt, [1]) FROM t",

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use salmon::engine::{Finish, Generation, Inference, Output, Request, Task};
 use salmon::model::Tokenizer;
 use salmon::principle::{Library, Templates};
-use salmon::query::{Models, Params, SessionOptions, register_batches, session, sql};
+use salmon::query::{Judging, Models, Params, SessionOptions, register_batches, session, sql};
 use tokio::sync::Semaphore;
 
 /// Ten words, of which `<s>` stands before every prompt.
@@ -179,6 +179,18 @@ pub fn table(rows: i64) -> RecordBatch {
         ("kind", Arc::new(kinds) as ArrayRef),
     ])
     .unwrap()
+}
+
+/// How `judge` asks a fake.
+pub fn judging() -> Arc<Judging> {
+    Arc::new(Judging {
+        templates: templates(),
+        template: "judge".into(),
+        answers: ["a".into(), "b".into()],
+        max_query_tokens: 64,
+        max_response_tokens: 64,
+        principles: Default::default(),
+    })
 }
 
 pub fn one_partition() -> SessionOptions {

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
-use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use salmon::error::Kind;
 use salmon::store::{
-    Artifact, Checkpoints, Current, Info, Limits, Lineage, Manifest, Shards, Store, TableSink, Version, bind_run,
-    fetch, upload_folder,
+    Artifact, Checkpoints, Current, Info, Limits, Lineage, Manifest, Shards, Store, TableSink, Version, fetch,
+    upload_folder,
 };
 use salmon::table;
 
@@ -152,8 +151,8 @@ async fn versions(store: Store) {
     let mut current = Current::load(&store).await.unwrap();
     current.set(&store, &artifact, "sft", version.fingerprint()).await.unwrap();
     assert_eq!(Current::load(&store).await.unwrap().fingerprint(&artifact, "sft"), Some(version.fingerprint()));
-    let ctx = SessionContext::new();
-    bind_run(&ctx, &store).await.unwrap();
+    let ctx =
+        salmon::catalog::Catalog::of(vec![(None, store.clone())], &Default::default()).unwrap().session().unwrap();
     let sql = "select count(*), sum(step), count(distinct name) from metrics where step >= 5000";
     let rows = ctx.sql(sql).await.unwrap().collect().await.unwrap();
     let cell = |column: usize| {

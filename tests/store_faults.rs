@@ -153,8 +153,8 @@ async fn a_failed_attempt_is_invisible() {
     };
     let error = run(&fails(true), &store, &Options::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "row 2001: is bad");
-    let ctx = datafusion::prelude::SessionContext::new();
-    salmon::store::bind_run(&ctx, &store).await.unwrap();
+    let ctx =
+        salmon::catalog::Catalog::of(vec![(None, store.clone())], &Default::default()).unwrap().session().unwrap();
     assert_eq!(ctx.sql("select * from metrics").await.unwrap().count().await.unwrap(), 0);
     // One output committed, the other not: the stage is not done, and the next attempt completes it.
     run(&fails(false), &store, &Options::default()).await.unwrap();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use datafusion::prelude::SessionContext;
 use salmon::Error;
 use salmon::error::Kind;
 use salmon::stage::{Graph, Job, Options, Silent, Stage, State, Stop, plan};
@@ -108,8 +107,8 @@ async fn kills_anywhere_resume_to_the_same_bytes() {
         let store = Store::open(path(&folder)).unwrap();
 
         // What was not committed is invisible.
-        let ctx = SessionContext::new();
-        salmon::store::bind_run(&ctx, &store).await.unwrap();
+        let ctx =
+            salmon::catalog::Catalog::of(vec![(None, store.clone())], &Default::default()).unwrap().session().unwrap();
         let rows = ctx.sql("select * from metrics").await.unwrap().count().await.unwrap();
         assert_eq!(rows, if *what == "step" { 1500 } else { 0 }, "{what} {at}");
 

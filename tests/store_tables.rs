@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::*;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use arrow::util::pretty::pretty_format_batches;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use salmon::store::{Artifact, Current, Info, Limits, Lineage, Manifest, Store, TableSink, bind, bind_run, read_rows};
+use datafusion::prelude::SessionContext;
+use salmon::store::{Artifact, Current, Info, Limits, Lineage, Manifest, Store, TableSink, bind, read_rows};
 use salmon::table;
 
 use crate::store_common::{metrics, version};
@@ -231,11 +231,8 @@ async fn sql_sees_exactly_the_files_of_the_manifests() {
         let mut current = Current::load(&store).await.unwrap();
         current.set(&store, &Artifact::table("metrics"), "sft", &manifest.fingerprint).await.unwrap();
 
-        let ctx = SessionContext::new_with_config(
-            SessionConfig::new().with_target_partitions(3).with_information_schema(true),
-        );
-        bind_run(&ctx, &store).await.unwrap();
-        bind_run(&ctx, &store).await.unwrap();
+        let ctx =
+            salmon::catalog::Catalog::of(vec![(None, store.clone())], &Default::default()).unwrap().session().unwrap();
         let query = async |sql: &str| {
             let rows = ctx.sql(sql).await.unwrap().collect().await.unwrap();
             pretty_format_batches(&rows).unwrap().to_string()

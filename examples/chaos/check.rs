@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::prelude::SessionContext;
-use salmon::store::{Artifact, Current, Manifest, Store, Version, bind_run, records};
+use salmon::catalog::Catalog;
+use salmon::store::{Artifact, Current, Manifest, Store, Version, records};
 use serde_json::Value;
 
 use crate::Failure;
@@ -91,8 +91,7 @@ pub fn losses(found: &Committed, wanted: &Committed) -> Vec<String> {
 
 /// Rows of every table beyond its distinct ones.
 pub async fn repeated(store: &Store) -> Result<BTreeMap<String, i64>, Failure> {
-    let context = SessionContext::new();
-    bind_run(&context, store).await?;
+    let context = Catalog::of(vec![(None, store.clone())], &Default::default())?.session()?;
     let mut found = BTreeMap::new();
     for table in salmon::table::all().iter().filter(|table| table.name != "runs") {
         let rows = context.table(table.name).await?;

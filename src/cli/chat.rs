@@ -10,8 +10,8 @@ use clap::Args;
 use datafusion::prelude::SessionContext;
 use rustyline::error::ReadlineError;
 
-use super::opened::{OpenRun, real, text, texts, whole};
 use super::sql;
+use crate::catalog::opened::{OpenRun, real, text, texts, whole};
 use crate::query::{self, Params};
 use crate::{Error, Result};
 

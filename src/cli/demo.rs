@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{run, sql};
 use crate::stage::Options;
-use crate::{Error, Result, config, world};
+use crate::{Error, Result, catalog, config, world};
 
 /// Run the whole pipeline on the embedded toy world, then show what came of it.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ pub async fn run(args: DemoArgs) -> Result<()> {
 
 /// The figures of a run, as a table.
 async fn figures(run: &str) -> Result<()> {
-    let ctx = Arc::new(sql::session(run).await?);
+    let ctx = Arc::new(catalog::session(run).await?);
     sql::print(&ctx, include_str!("../../sql/pocket/figures.sql")).await?;
     sql::print(&ctx, include_str!("../../sql/pocket/policies.sql")).await
 }

@@ -8,14 +8,14 @@ use std::path::Path;
 use clap::{Args, Subcommand, ValueEnum};
 use tch::Kind;
 
-use super::opened::{Found, OpenRun, stored_config, text};
 use super::sql;
-use crate::Result;
+use crate::catalog::opened::{Found, OpenRun, reward_template, stored_config, text};
 use crate::config::Config;
 use crate::export::{self, Ancestry, FileFormat, Form, Layout, Run, Target};
 use crate::model::Tokenizer;
 use crate::query::SessionOptions;
 use crate::store::{Artifact, Current, Manifest, Store};
+use crate::{Result, catalog};
 
 /// Write models, preferences or training curves of a run for other tools.
 #[derive(Debug, Subcommand)]
@@ -129,18 +129,11 @@ pub async fn run(command: ExportCommand) -> Result<()> {
 async fn model(args: ModelArgs) -> Result<()> {
     let run = OpenRun::open(&args.places.run).await?;
     // A base from outside is no version of the run.
-    let manifest = match args.model.as_str() {
-        "base" if !run.has("base") => None,
-        name => Some(run.model(name).await?),
-    };
+    let manifest = run.made(&args.model).await?;
     let target = Target::open(&args.places.out, args.places.force).await?;
     let Found { setup, base, folder } = run.find(manifest.as_ref()).await?;
     let parameter = |name: &str| manifest.as_ref().and_then(|manifest| text(manifest, name));
-    let reward_template = match parameter("chat_template") {
-        // A policy knows the reward model's template, but does not read it.
-        Some(_) => None,
-        None => parameter("reward_template").or(parameter("rubric_template")),
-    };
+    let reward_template = manifest.as_ref().and_then(reward_template);
     let tokenizer = Tokenizer::open(&base)?;
     let model = export::Model {
         name: &args.model,
@@ -156,7 +149,7 @@ async fn model(args: ModelArgs) -> Result<()> {
     };
     let ancestry = Ancestry::of(&run.store, manifest.as_slice()).await?;
     let about = Run { url: args.places.run.clone(), config: run.config.clone(), ancestry, manifest: manifest.clone() };
-    let ctx = sql::session(&args.places.run).await?;
+    let ctx = catalog::session(&args.places.run).await?;
     export::write_model(&ctx, model, &form, about, target.folder()).await?;
     done(target, &args.places.out).await
 }
@@ -188,7 +181,7 @@ async fn preferences(args: PreferencesArgs) -> Result<()> {
     let about = Run { url: args.places.run.clone(), config, ancestry, manifest: None };
     // With one partition, rows keep the order of the table.
     let options = SessionOptions { target_partitions: 1, ..SessionOptions::default() };
-    let ctx = sql::session_with(&args.places.run, options).await?;
+    let ctx = catalog::session_with(&args.places.run, &options).await?;
     export::write_preferences(&ctx, args.layout, args.format, about, target.folder()).await?;
     done(target, &args.places.out).await
 }
@@ -200,7 +193,7 @@ async fn manifests(store: &Store, table: &str) -> Result<Vec<Manifest>> {
 async fn metrics(args: MetricsArgs) -> Result<()> {
     let store = Store::open_existing(&args.places.run).await?;
     let target = Target::open(&args.places.out, args.places.force).await?;
-    let ctx = sql::session(&args.places.run).await?;
+    let ctx = catalog::session(&args.places.run).await?;
     export::write_metrics(&ctx, &store, target.folder()).await?;
     done(target, &args.places.out).await
 }

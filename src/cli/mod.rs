@@ -15,7 +15,6 @@ pub mod import;
 pub mod init;
 mod lines;
 pub mod logprobs;
-mod opened;
 pub mod progress;
 mod reference;
 pub mod report;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{opened, sql};
+use super::sql;
 use crate::store::Store;
-use crate::{Error, Result, report};
+use crate::{Error, Result, catalog, report};
 
 /// Write everything about a run as one HTML page.
 #[derive(Debug, Args)]
@@ -36,8 +36,8 @@ pub async fn run(args: ReportArgs) -> Result<()> {
 /// As [`run`].
 pub async fn write(run: &str, out: &Path) -> Result<()> {
     let store = Store::open_existing(run).await?;
-    let ctx = sql::session(run).await?;
-    let page = report::page(&ctx, store.url(), opened::stored_config(&store).await?.as_ref()).await?;
+    let ctx = catalog::session(run).await?;
+    let page = report::page(&ctx, store.url(), catalog::opened::stored_config(&store).await?.as_ref()).await?;
     let bad = |e: std::io::Error| Error::store(out.display(), "cannot be written").because(e);
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder).map_err(bad)?;

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::progress;
 use crate::Result;
+use crate::catalog::opened::CONFIG;
 use crate::config::{self, Config};
 use crate::pipeline::{self, Setup};
 use crate::stage::{self, Options, State, Stop};
@@ -66,9 +67,6 @@ pub async fn run(args: RunArgs) -> Result<()> {
     }
     bring_up_to_date(config, folder, &args.run, &options).await.map(drop)
 }
-
-/// The object of a run that holds the configuration of its last execution, with absolute paths.
-pub(super) const CONFIG: &str = "config.toml";
 
 async fn open(config: Config, folder: &Path, run: &str) -> Result<(Store, stage::Graph)> {
     let store = Store::open(run)?;

@@ -9,9 +9,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::sql::{self, Format};
-use crate::audit;
 use crate::store::{self, Artifact, Current, Kind, Manifest, Store, Version, short};
-use crate::{Error, Result};
+use crate::{Error, Result, audit, catalog};
 
 const SQL: &str = include_str!("../../sql/runs.sql");
 const COST: &str = include_str!("../../sql/runs_cost.sql");
@@ -62,7 +61,7 @@ pub async fn run(args: RunsArgs) -> Result<()> {
             }
         };
         let statement = if args.cost { COST } else { SQL };
-        return sql::answer(&sql::session(&args.run).await?, statement, format).await;
+        return sql::answer(&catalog::session(&args.run).await?, statement, format).await;
     };
     if args.format == Shape::Csv {
         return Err(Error::config("--format csv", "is for rows; a lineage is written as table, json or dot"));

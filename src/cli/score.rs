@@ -11,8 +11,8 @@ use arrow::datatypes::Float64Type;
 use clap::Args;
 use serde::Deserialize;
 
-use super::opened::{OpenRun, text, whole};
 use super::sql;
+use crate::catalog::opened::{OpenRun, text, whole};
 use crate::principle::Chosen;
 use crate::query::{self, Params};
 use crate::{Error, Result};

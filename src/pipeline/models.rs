@@ -114,9 +114,17 @@ impl Setup {
         let rewards = name == "reward";
         models.register_with_tokenizer(
             name,
-            move || Ok(Arc::new(setup.model_engine(&base, &folder, rewards)?) as Arc<dyn Inference>),
+            move || setup.inference(&base, &folder, rewards),
             move || Ok(Arc::new(Tokenizer::open(&for_tokenizer)?)),
         );
+    }
+
+    /// The model of `folder`, to ask; `rewards` says whether it is asked for rewards.
+    ///
+    /// # Errors
+    /// A model error for a folder that cannot be opened.
+    pub fn inference(&self, base: &Path, folder: &Path, rewards: bool) -> Result<Arc<dyn Inference>> {
+        Ok(Arc::new(self.model_engine(base, folder, rewards)?))
     }
 
     /// A model of the run, to read from; `rewards` says whether it is asked for rewards.

@@ -217,7 +217,7 @@ fn text(function: ModelFunction, what: &str, argument: &Expr, schema: &DFSchemaR
         DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => {
             Ok(argument.clone().cast_to(&DataType::Utf8, schema)?)
         }
-        other => Err(Error::query(function.name(), format!("{what} must be text, not {other}"))),
+        other => Err(Error::query(function.name(), format!("{what} ({argument}) must be text, not {other}"))),
     }
 }
 

@@ -59,9 +59,9 @@ pub(super) struct ExecCall {
 /// The operator.
 #[derive(Debug)]
 pub(super) struct ModelExec {
-    input: Arc<dyn ExecutionPlan>,
-    calls: Arc<[ExecCall]>,
-    models: Arc<Models>,
+    pub(super) input: Arc<dyn ExecutionPlan>,
+    pub(super) calls: Arc<[ExecCall]>,
+    pub(super) models: Arc<Models>,
     pace: Pace,
     /// The order in which the input was planned to come. Required, lest the planner takes the sort below away and sorts
     /// the answers instead, so that the first waits for the last.

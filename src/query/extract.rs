@@ -23,7 +23,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, Sort};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::call::{ModelCall, ModelFunction};
+use super::call::ModelCall;
+use super::judge;
 use super::markers::as_call;
 use super::models::Models;
 use super::node::ModelNode;
@@ -63,7 +64,7 @@ fn first_free(plan: &LogicalPlan) -> DataFusionResult<usize> {
 const PREFIX: &str = "__model_";
 
 struct Lift<'a> {
-    models: &'a Models,
+    models: &'a Arc<Models>,
     next: usize,
 }
 
@@ -99,7 +100,8 @@ impl Lift<'_> {
     }
 
     /// Computes every call in `exprs` below, innermost first, and leaves columns in their place.
-    fn lift(&mut self, mut exprs: Vec<Expr>, mut input: LogicalPlan) -> Result<(Vec<Expr>, LogicalPlan)> {
+    fn lift(&mut self, exprs: Vec<Expr>, mut input: LogicalPlan) -> Result<(Vec<Expr>, LogicalPlan)> {
+        let mut exprs = judge::expand(exprs, self.models, input.schema())?;
         loop {
             let markers = innermost(&exprs)?;
             if markers.is_empty() {
@@ -169,7 +171,7 @@ fn any_call(exprs: &[Expr]) -> bool {
 }
 
 fn has_call(expr: &Expr) -> Result<bool> {
-    Ok(expr.exists(|part| Ok(as_call(part).is_some()))?)
+    Ok(expr.exists(|part| Ok(as_call(part).is_some() || judge::name_of(part).is_some()))?)
 }
 
 fn contains_subquery(expr: &Expr) -> Result<bool> {
@@ -188,13 +190,13 @@ fn replace(expr: Expr, columns: &[(Expr, Expr)]) -> Result<Expr> {
     Ok(replaced.data)
 }
 
-/// The first call among a node's own expressions.
-fn first_call(plan: &LogicalPlan) -> Result<Option<ModelFunction>> {
+/// The function of the first call among a node's own expressions.
+fn first_call(plan: &LogicalPlan) -> Result<Option<&'static str>> {
     let mut found = None;
     plan.apply_expressions(|expr| {
         expr.apply(|part| {
-            if let Some((function, _)) = as_call(part) {
-                found = Some(function);
+            if let Some(name) = as_call(part).map(|(function, _)| function.name()).or(judge::name_of(part)) {
+                found = Some(name);
                 return Ok(TreeNodeRecursion::Stop);
             }
             Ok(TreeNodeRecursion::Continue)
@@ -209,8 +211,7 @@ fn only(schema: &DFSchema, plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
 }
 
-fn misuse(function: ModelFunction, plan: &LogicalPlan) -> Error {
-    let name = function.name();
+fn misuse(name: &str, plan: &LogicalPlan) -> Error {
     let place = match plan {
         LogicalPlan::Aggregate(aggregate) if any_call(&aggregate.group_expr) => "GROUP BY",
         LogicalPlan::Aggregate(_) => "an aggregate",

@@ -12,6 +12,7 @@ use datafusion::logical_expr::{
 
 use super::call::ModelFunction;
 use super::functions::{MODEL_SECTION, documentation};
+use super::judge;
 use super::options::OPTIONS;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -22,12 +23,12 @@ struct Marker {
 
 /// One marker per model function.
 pub(super) fn all() -> Vec<ScalarUDF> {
-    ModelFunction::ALL
-        .into_iter()
-        // Volatile keeps everything that runs before the analyser from folding or repeating a call.
-        .map(|function| Marker { function, signature: Signature::variadic_any(Volatility::Volatile) })
-        .map(ScalarUDF::new_from_impl)
-        .collect()
+    ModelFunction::ALL.into_iter().map(one).chain([judge::marker()]).collect()
+}
+
+/// The marker of one function. Volatile keeps everything that runs before the analyser from folding or repeating a call.
+pub(super) fn one(function: ModelFunction) -> ScalarUDF {
+    ScalarUDF::new_from_impl(Marker { function, signature: Signature::variadic_any(Volatility::Volatile) })
 }
 
 /// The model function and its arguments, if `expression` is a model call.
@@ -64,7 +65,7 @@ impl ScalarUDFImpl for Marker {
     }
 }
 
-const MODEL: (&str, &str) = ("model", "name of a model of the run, a literal or a $parameter");
+pub(super) const MODEL: (&str, &str) = ("model", "name of a model of the run, a literal or a $parameter");
 const PROMPT: (&str, &str) = ("prompt", "text; it is encoded with the model's tokenizer, after its begin token");
 
 static GENERATE: LazyLock<Documentation> = LazyLock::new(|| {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::judge::Judging;
 use crate::engine::Inference;
 use crate::model::Tokenizer;
 use crate::{Error, Result};
@@ -42,6 +43,8 @@ impl<T: Clone> Lazy<T> {
 struct Entry {
     model: Lazy<Arc<dyn Inference>>,
     tokenizer: Option<Lazy<Arc<Tokenizer>>>,
+    /// How `judge` asks it.
+    judging: Option<Arc<Judging>>,
 }
 
 /// The catalog: name -> model.
@@ -63,7 +66,7 @@ impl Models {
         name: impl Into<String>,
         load: impl Fn() -> Result<Arc<dyn Inference>> + Send + Sync + 'static,
     ) {
-        self.put(name.into(), Entry { model: Lazy::new(load), tokenizer: None });
+        self.put(name.into(), Entry { model: Lazy::new(load), tokenizer: None, judging: None });
     }
 
     /// The same, with a way to get the tokenizer alone, so that `count_tokens` and `truncate_tokens` do not load
@@ -74,7 +77,25 @@ impl Models {
         load: impl Fn() -> Result<Arc<dyn Inference>> + Send + Sync + 'static,
         tokenizer: impl Fn() -> Result<Arc<Tokenizer>> + Send + Sync + 'static,
     ) {
-        self.put(name.into(), Entry { model: Lazy::new(load), tokenizer: Some(Lazy::new(tokenizer)) });
+        self.put(name.into(), Entry { model: Lazy::new(load), tokenizer: Some(Lazy::new(tokenizer)), judging: None });
+    }
+
+    /// The same for a model that `judge` may ask too.
+    pub fn register_with_judging(
+        &self,
+        name: impl Into<String>,
+        load: impl Fn() -> Result<Arc<dyn Inference>> + Send + Sync + 'static,
+        tokenizer: impl Fn() -> Result<Arc<Tokenizer>> + Send + Sync + 'static,
+        judging: Arc<Judging>,
+    ) {
+        let (model, tokenizer) = (Lazy::new(load), Some(Lazy::new(tokenizer)));
+        self.put(name.into(), Entry { model, tokenizer, judging: Some(judging) });
+    }
+
+    /// How `judge` asks that model.
+    pub(super) fn judging(&self, name: &str) -> Result<Arc<Judging>> {
+        let none = || Error::query("judge", format!("nothing says how to ask model {name}; it takes a model of a run"));
+        self.entry(name, "judge")?.judging.clone().ok_or_else(none)
     }
 
     /// Takes a model out of the catalog; running statements keep theirs.

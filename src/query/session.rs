@@ -7,7 +7,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::exec::Pace;
@@ -29,6 +29,9 @@ pub struct SessionOptions {
     pub batch_size: usize,
     /// Bytes that operators may hold before they spill to disk or fail; no limit by default.
     pub memory_limit: Option<usize>,
+    /// What several sessions share: the memory pool, spill files, object stores. One of its own by default; with one
+    /// that is given, `memory_limit` is not looked at.
+    pub runtime: Option<Arc<RuntimeEnv>>,
     /// Refuse everything but queries, for SQL from people who may only look; false by default.
     pub read_only: bool,
     /// Rows sent to a model at a time, at most; 64 by default. The first pieces are smaller. Results do not depend
@@ -45,6 +48,7 @@ impl Default for SessionOptions {
             target_partitions: processors,
             batch_size: 8192,
             memory_limit: None,
+            runtime: None,
             read_only: false,
             micro_batch: 64,
             in_flight: 4,
@@ -54,6 +58,11 @@ impl Default for SessionOptions {
 
 /// Rows in the first micro-batch: enough to use the model, few enough to come back soon.
 const FIRST_MICRO_BATCH: usize = 8;
+
+/// The catalog of every session, and the schema where tables without one are looked for.
+pub const CATALOG: &str = "salmon";
+/// See [`CATALOG`].
+pub const SCHEMA: &str = "public";
 
 /// Marks a session as read-only; `super::params::sql` looks for it.
 struct ReadOnly;
@@ -72,6 +81,7 @@ pub fn session(models: Arc<Models>, templates: Arc<Templates>, options: &Session
     let mut config = SessionConfig::new()
         .with_target_partitions(options.target_partitions)
         .with_batch_size(options.batch_size)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_information_schema(false)
         // Spreading one partition over several would shuffle rows that came in order, and read ahead of a LIMIT.
         .with_round_robin_repartition(false);
@@ -81,10 +91,11 @@ pub fn session(models: Arc<Models>, templates: Arc<Templates>, options: &Session
     if options.read_only {
         config = config.with_extension(Arc::new(ReadOnly));
     }
-    let mut runtime = RuntimeEnvBuilder::new();
-    if let Some(bytes) = options.memory_limit {
-        runtime = runtime.with_memory_limit(bytes, 1.0);
-    }
+    let runtime = match (&options.runtime, options.memory_limit) {
+        (Some(runtime), _) => Arc::clone(runtime),
+        (None, Some(bytes)) => RuntimeEnvBuilder::new().with_memory_limit(bytes, 1.0).build_arc()?,
+        (None, None) => RuntimeEnvBuilder::new().build_arc()?,
+    };
     let pace = Pace {
         first: FIRST_MICRO_BATCH.min(options.micro_batch),
         most: options.micro_batch,
@@ -92,7 +103,7 @@ pub fn session(models: Arc<Models>, templates: Arc<Templates>, options: &Session
     };
     let state = SessionStateBuilder::new()
         .with_config(config)
-        .with_runtime_env(runtime.build_arc()?)
+        .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(ModelQueryPlanner { models: Arc::clone(&models), pace }))
         .with_analyzer_rule(Arc::new(ExtractModelCalls { models: Arc::clone(&models) }))
@@ -104,6 +115,11 @@ pub fn session(models: Arc<Models>, templates: Arc<Templates>, options: &Session
         context.register_udf(function);
     }
     Ok(context)
+}
+
+/// Gives `render` other templates in this session; statements that are planned keep theirs.
+pub fn set_templates(context: &SessionContext, templates: &Arc<Templates>) {
+    context.register_udf(functions::render(templates));
 }
 
 pub(super) fn is_read_only(context: &SessionContext) -> bool {

@@ -36,12 +36,26 @@ impl Current {
         damaged.into_iter().next().map_or(Ok(current), Err)
     }
 
-    /// The same; a damaged pointer is left out and told.
+    /// Reads the pointers to one table or model only.
+    ///
+    /// # Errors
+    /// As [`Current::load`].
+    pub async fn of(store: &Store, artifact: &Artifact) -> Result<Self> {
+        let below = format!("current/{}/{}", artifact.kind.folder(), artifact.name);
+        let (current, damaged) = Current::load_below(store, &below).await?;
+        damaged.into_iter().next().map_or(Ok(current), Err)
+    }
+
+    /// Reads all pointers; a damaged one is left out and told.
     ///
     /// # Errors
     /// A store error when the store cannot be read.
     pub async fn load_each(store: &Store) -> Result<(Self, Vec<Error>)> {
-        let keys: Vec<String> = store.list("current").await?.into_iter().map(|entry| entry.key).collect();
+        Current::load_below(store, "current").await
+    }
+
+    async fn load_below(store: &Store, prefix: &str) -> Result<(Self, Vec<Error>)> {
+        let keys: Vec<String> = store.list(prefix).await?.into_iter().map(|entry| entry.key).collect();
         let read = |key: String| async move {
             let Some(bytes) = store.get(&key).await? else { return Ok(None) };
             let damaged = |e| Error::store(store.name_of(&key), "is damaged; delete it and run again").because(e);

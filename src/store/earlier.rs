@@ -25,7 +25,7 @@ pub struct Earlier {
 pub async fn earlier(stores: &[Store], artifact: &Artifact, fits: impl Fn(&Lineage) -> bool) -> Result<Vec<Earlier>> {
     let mut found = Vec::new();
     for store in stores {
-        for version in versions(store, artifact).await? {
+        for version in versions_of(store, artifact).await? {
             let manifest = match Manifest::read(store, &version).await {
                 Ok(Some(manifest)) if fits(&manifest.lineage) => manifest,
                 Ok(_) => continue,
@@ -44,7 +44,10 @@ pub async fn earlier(stores: &[Store], artifact: &Artifact, fits: impl Fn(&Linea
 }
 
 /// The committed versions of `artifact`, by fingerprint.
-async fn versions(store: &Store, artifact: &Artifact) -> Result<Vec<Version>> {
+///
+/// # Errors
+/// A store error when the store cannot be listed.
+pub async fn versions_of(store: &Store, artifact: &Artifact) -> Result<Vec<Version>> {
     let prefix = format!("{}/{}", artifact.kind.folder(), artifact.name);
     let listed = store.list(&prefix).await?;
     let print =

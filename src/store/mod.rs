@@ -50,7 +50,7 @@ mod upload;
 
 pub use checkpoint::Checkpoints;
 pub use current::Current;
-pub use earlier::{Earlier, earlier};
+pub use earlier::{Earlier, earlier, versions_of};
 pub use folder::{fetch, fetch_into, files_of, upload_file, upload_folder};
 pub use gc::versions;
 pub use history::{Made, Record, records, table as runs_table};
@@ -64,7 +64,7 @@ pub use parquet::{Limits, TableSink};
 pub use remote::{Remote, is_url, local, shown};
 pub use rows::{part_facts, read_rows};
 pub use shards::Shards;
-pub use sql::{bind, bind_as, bind_batches, bind_run, provider};
+pub use sql::{bind, bind_as, bind_batches, bind_bucket, bind_store, current_table, provider, versions_table};
 pub use upload::Upload;
 
 /// The work of removing what nothing names; see [`Claim`].

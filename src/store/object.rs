@@ -78,8 +78,16 @@ impl Store {
     /// As [`Store::open`], and a store error when there is no run at `url`.
     pub async fn open_existing(url: &str) -> Result<Self> {
         let store = Store { place: Arc::new(place::find(url, false)?) };
-        let base = &store.place.base;
-        match store.place.objects.list(Some(base)).next().await {
+        let (base, objects) = (&store.place.base, &store.place.objects);
+        if let Some(folder) = store.folder() {
+            // One look, where a listing would walk through what is in it.
+            let mut entries = std::fs::read_dir(folder)
+                .map_err(|e| fault::io(&store.place.shown, "the run's folder cannot be opened", &e))?;
+            if entries.next().is_some() {
+                return Ok(store);
+            }
+        }
+        match objects.list(Some(base)).next().await {
             Some(Ok(_)) => Ok(store),
             Some(Err(e)) => Err(fault::object(&store.place.shown, "listing", &e)),
             None => Err(Error::store(&store, "holds no run; check the URL, or make one with `salmon run`")),

@@ -1,9 +1,10 @@
 //! The tables of a run in a SQL session.
 //!
-//! In: manifests. Out: table providers that scan exactly the files those name (no directory listing), with exact
-//! row counts for the optimizer. The session knows the object store under the run's scheme and bucket; credentials
-//! stay inside the store and are in no option, plan or `information_schema` row. A table that the run does not have
-//! yet is there without rows, so that SQL over it gives no rows rather than an error.
+//! In: manifests, or a run and the name of a table in it. Out: table providers that scan exactly the files which
+//! manifests name (no directory listing), with exact row counts for the optimizer. The session knows the object store
+//! under the run's scheme and bucket; credentials stay inside the store and are in no option, plan or
+//! `information_schema` row. A table that the run does not have yet is there without rows, so that SQL over it gives no
+//! rows rather than an error.
 
 use std::sync::Arc;
 
@@ -26,26 +27,34 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use object_store::ObjectMeta;
 
-use super::{Artifact, Current, FileEntry, Manifest, Store, Version, history};
-use crate::table::{self, Table};
+use super::{Artifact, Current, FileEntry, Manifest, Store, Version, history, place};
+use crate::table::Table;
 use crate::{Error, Result};
 
-/// Registers every table of [`crate::table`] with its current rows, and `runs` with the run's history.
+/// Tells a session where the run's objects lie, for tables that name files of it.
+pub fn bind_store(ctx: &SessionContext, store: &Store) {
+    ctx.register_object_store(store.root(), store.named());
+}
+
+/// Tells a session where the files lie that the URL of an external table names.
 ///
 /// # Errors
-/// A store error for a damaged manifest or one whose columns are those of another salmon version.
-pub async fn bind_run(ctx: &SessionContext, store: &Store) -> Result<()> {
-    let current = Current::load(store).await?;
-    for table in table::all() {
-        if table.name == "runs" {
-            let provider = HistoryTable { store: store.clone(), schema: table.schema() };
-            replace(ctx, table.name, Arc::new(provider))?;
-        } else {
-            let manifests = current.manifests(store, &Artifact::table(table.name)).await?;
-            bind(ctx, store, &table, &manifests)?;
-        }
-    }
+/// As [`Store::open`].
+pub fn bind_bucket(ctx: &SessionContext, url: &str) -> Result<()> {
+    let place = place::find(url, false)?;
+    ctx.register_object_store(&place.root, place.objects);
     Ok(())
+}
+
+/// A table of the run as its last commits make it. Which versions that are is looked up when it is scanned, so having
+/// it costs nothing, and a run that is being written shows what is committed then. The session must know the store
+/// ([`bind_store`]).
+pub fn current_table(store: &Store, table: Table) -> Arc<dyn TableProvider> {
+    let (store, schema) = (store.clone(), table.schema());
+    match table.name {
+        "runs" => Arc::new(HistoryTable { store, schema }),
+        _ => Arc::new(CurrentTable { store, table, schema }),
+    }
 }
 
 /// Registers `table` as the union of the versions in `manifests`; empty when there are none. A table of that
@@ -75,6 +84,15 @@ pub fn provider(
     table: &Table,
     manifests: &[Manifest],
 ) -> Result<Arc<dyn TableProvider>> {
+    bind_store(ctx, store);
+    versions_table(store, table, manifests)
+}
+
+/// The same for a session that knows the store already.
+///
+/// # Errors
+/// As [`provider`].
+pub fn versions_table(store: &Store, table: &Table, manifests: &[Manifest]) -> Result<Arc<dyn TableProvider>> {
     let schema = table.schema();
     let mut parts = Vec::new();
     for manifest in manifests {
@@ -90,7 +108,6 @@ pub fn provider(
         let version = manifest.version()?;
         parts.extend(manifest.files.iter().filter(|file| file.rows > 0).map(|file| (version.clone(), file.clone())));
     }
-    ctx.register_object_store(store.root(), store.named());
     if parts.is_empty() {
         return Ok(Arc::new(EmptyTable::new(schema)));
     }
@@ -168,6 +185,37 @@ impl TableProvider for VersionTable {
 
 fn counted(schema: &Schema, rows: u64) -> Statistics {
     Statistics { num_rows: Precision::Exact(rows as usize), ..Statistics::new_unknown(schema) }
+}
+
+/// The current versions, found when they are asked for.
+#[derive(Debug)]
+struct CurrentTable {
+    store: Store,
+    table: Table,
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl TableProvider for CurrentTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> SqlResult<Arc<dyn ExecutionPlan>> {
+        let artifact = Artifact::table(self.table.name);
+        let manifests = Current::of(&self.store, &artifact).await?.manifests(&self.store, &artifact).await?;
+        versions_table(&self.store, &self.table, &manifests)?.scan(state, projection, filters, limit).await
+    }
 }
 
 /// The history, read when it is asked for: it grows with every run and no stage needs it.

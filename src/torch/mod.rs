@@ -14,6 +14,9 @@ use tch::Device;
 use crate::{Error, Result};
 
 pub mod shim;
+mod speed;
+
+pub use speed::{speed, together};
 
 thread_local! {
     /// How many guards are open on this thread.

@@ -5,10 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use tch::{Device, Kind, Tensor};
-
-use crate::torch::{guard, single_thread};
-use crate::{Error, Result};
+use crate::{Error, Result, torch};
 
 /// One kind of device, and how many.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,13 +75,6 @@ impl Hardware {
 /// This machine: f32 products of the size that a micro-batch has, and copies of memory, by all workers at once.
 fn measured(workers: usize) -> Result<Hardware> {
     const TIME: Duration = Duration::from_millis(400);
-    let together = |work: fn(Duration) -> Result<f64>| -> Result<f64> {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(move || work(TIME))).collect();
-            let failed = || Error::internal("--hardware this", "a thread of the measurement died");
-            threads.into_iter().map(|thread| thread.join().map_err(|_| failed())?).sum()
-        })
-    };
     let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
@@ -92,28 +82,10 @@ fn measured(workers: usize) -> Result<Hardware> {
     Ok(Hardware {
         name: format!("this machine, {workers} threads"),
         count: 1,
-        flops: together(products)?,
+        flops: torch::speed(workers, TIME)?,
         memory: memory.unwrap_or(0.0) * 1024.0,
-        bandwidth: together(copies)?,
+        bandwidth: torch::together(workers, || copies(TIME))?,
         own: true,
-    })
-}
-
-/// Floating-point operations per second of one thread.
-fn products(time: Duration) -> Result<f64> {
-    guard("--hardware this", || {
-        single_thread();
-        let _frozen = tch::no_grad_guard();
-        let (n, k, m) = (512, 512, 1024);
-        let kind = (Kind::Float, Device::Cpu);
-        let (x, w) = (Tensor::ones([n, k], kind), Tensor::ones([m, k], kind));
-        drop(x.linear(&w, None::<Tensor>));
-        let (start, mut done) = (Instant::now(), 0.0);
-        while start.elapsed() < time {
-            drop(x.linear(&w, None::<Tensor>));
-            done += 2.0 * (n * k * m) as f64;
-        }
-        Ok(done / start.elapsed().as_secs_f64())
     })
 }
 

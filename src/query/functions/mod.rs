@@ -35,17 +35,31 @@ use crate::{Error, Result};
 
 /// Every scalar function.
 pub(super) fn all(models: &Arc<Models>, templates: &Arc<Templates>) -> Vec<ScalarUDF> {
-    let models = || Shared(Arc::clone(models));
     vec![
         ScalarUDF::new_from_impl(uniform::Uniform::new()),
-        ScalarUDF::new_from_impl(render::Render::new(Shared(Arc::clone(templates)))),
-        ScalarUDF::new_from_impl(count_tokens::CountTokens::new(models())),
-        ScalarUDF::new_from_impl(truncate_tokens::TruncateTokens::new(models())),
+        render(templates),
+        ScalarUDF::new_from_impl(count_tokens::CountTokens::new(Shared(Arc::clone(models)))),
+        truncation(models),
         ScalarUDF::new_from_impl(detect_language::DetectLanguage::new()),
         ScalarUDF::new_from_impl(cut_repetition::CutRepetition::new()),
         ScalarUDF::new_from_impl(cut_at::CutAt::new()),
         ScalarUDF::new_from_impl(contains_any::ContainsAny::new()),
     ]
+}
+
+/// `render` with these templates.
+pub(super) fn render(templates: &Arc<Templates>) -> ScalarUDF {
+    ScalarUDF::new_from_impl(render::Render::new(Shared(Arc::clone(templates))))
+}
+
+/// `truncate_tokens` with the tokenizers of these models.
+pub(super) fn truncation(models: &Arc<Models>) -> ScalarUDF {
+    ScalarUDF::new_from_impl(truncate_tokens::TruncateTokens::new(Shared(Arc::clone(models))))
+}
+
+/// Whether a function is one of those that [`markdown`] lists.
+pub fn is_ours(documentation: &Documentation) -> bool {
+    [MODEL_SECTION.label, SCALAR_SECTION.label].contains(&documentation.doc_section.label)
 }
 
 pub(super) const MODEL_SECTION: DocSection = DocSection {
@@ -134,6 +148,8 @@ impl<T> Hash for Shared<T> {
 struct Arguments {
     function: &'static str,
     values: Vec<ColumnarValue>,
+    /// The names of columns, or how an expression is written.
+    written: Vec<String>,
     rows: usize,
 }
 
@@ -144,7 +160,8 @@ impl Arguments {
             let problem = format!("takes {N} arguments ({}), not {}", names.join(", "), args.args.len());
             return Err(Error::query(function, problem));
         }
-        Ok(Self { function, values: args.args, rows: args.number_rows })
+        let written = args.arg_fields.iter().map(|field| field.name().clone()).collect();
+        Ok(Self { function, values: args.args, written, rows: args.number_rows })
     }
 
     fn array(&self, index: usize) -> Result<ArrayRef> {
@@ -158,11 +175,20 @@ impl Arguments {
         Error::query(self.function, format!("{name} must be {expected}, not {got}"))
     }
 
+    /// The argument as an error names it: what it is for, and how it was written.
+    fn named(&self, index: usize, name: &str) -> String {
+        match (self.values.get(index), self.written.get(index)) {
+            // A constant has no name.
+            (Some(ColumnarValue::Array(_)), Some(written)) => format!("{name} ({written})"),
+            _ => name.to_string(),
+        }
+    }
+
     /// A text column.
     fn texts(&self, index: usize, name: &str) -> Result<StringArray> {
         let array = self.array(index)?;
         if !array.data_type().is_string() && !array.data_type().is_null() {
-            return Err(self.wrong(name, "text", array.data_type()));
+            return Err(self.wrong(&self.named(index, name), "text", array.data_type()));
         }
         let array = arrow::compute::cast(&array, &DataType::Utf8)?;
         Ok(array.as_string::<i32>().clone())
@@ -178,7 +204,7 @@ impl Arguments {
             other => other.is_null(),
         };
         if !is_texts {
-            return Err(self.wrong(name, "a list of texts", array.data_type()));
+            return Err(self.wrong(&self.named(index, name), "a list of texts", array.data_type()));
         }
         let to = DataType::List(Arc::new(Field::new("item", DataType::Utf8, true)));
         let array = arrow::compute::cast(&array, &to)?;
