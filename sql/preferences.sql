@@ -41,8 +41,10 @@ shown as (
 ),
 grouped as (
   select prompt_id, sample_1, sample_2, pass,
-    array_agg(named_struct('name', principle, 'negated', negated, 'text', text, 'score', score) order by place) as principles,
-    array_agg(principle order by place) as names,
+    -- In the order of their places, which go again. Sorting the short lists is some thirty times as fast as array_agg(.. order by).
+    cast(array_sort(array_agg(named_struct('place', place, 'name', principle, 'negated', negated, 'text', text, 'score', score)))
+      as struct<name varchar, negated boolean, text varchar, score double>[]) as principles,
+    array_agg(principle) as names,
     first_value(principle order by abs(score) desc, place) as dominant,
     first_value(score order by abs(score) desc, place) as score,
     bool_or(verdict = 'unread') as unread

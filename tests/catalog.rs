@@ -120,7 +120,10 @@ async fn unknown_names_are_told_the_nearest() {
     }
     assert_eq!(nearest("zebra", ["judgments", "pairs"]), None);
     let error = refused(&catalog, "select * from zebra").await;
-    assert!(error.starts_with("table zebra: is not there; there are demonstrations, evaluations,"), "{error}");
+    assert!(
+        error.starts_with("table zebra: is not there; there are best_and_worst_rollouts, demonstrations,"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -34,6 +34,10 @@ impl RunSchema {
 
     /// Planned where the names in it mean this run's tables.
     async fn view(&self, view: &View) -> crate::Result<Arc<dyn TableProvider>> {
+        if !self.space.has(view) {
+            let open = view.runs().iter().map(|alias| format!("--run {alias}=URL")).collect::<Vec<_>>().join(" ");
+            return Err(Error::query(format!("view {}", view.name), format!("compares runs; open them with {open}")));
+        }
         let bad = |e: Error| Error::query(format!("view {}", view.name), "cannot be planned").because(e);
         let ctx = self.space.session(&SessionOptions::default(), &self.name, false)?;
         let plan = ctx.state().create_logical_plan(view.sql).await.map_err(|e| bad(e.into()))?;
@@ -53,7 +57,7 @@ impl RunSchema {
 impl SchemaProvider for RunSchema {
     fn table_names(&self) -> Vec<String> {
         let tables = table::all().into_iter().map(|table| table.name.to_string());
-        let views = views::all().iter().map(|view| view.name.to_string());
+        let views = views::all().iter().filter(|view| self.space.has(view)).map(|view| view.name.to_string());
         tables.chain(views).chain(self.added.table_names()).collect()
     }
 

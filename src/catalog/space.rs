@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 use super::information::{INFORMATION_SCHEMA, Information};
 use super::models::{self, Known};
 use super::schema::RunSchema;
+use super::views::View;
 use crate::principle::{Library, Templates};
 use crate::query::{self, CATALOG, Models, SCHEMA, SessionOptions};
 use crate::store::{self, Store};
@@ -63,6 +64,11 @@ impl Space {
     /// Makes the models of the runs known by their names, the first time.
     pub(super) async fn known(&self) -> Result<&Known> {
         self.known.get_or_try_init(|| models::know(&self.runs, &self.models, &self.built_in)).await
+    }
+
+    /// Whether the runs are open that the view reads.
+    pub(super) fn has(&self, view: &View) -> bool {
+        view.runs().iter().all(|alias| self.runs.iter().any(|run| run.alias.as_deref() == Some(alias)))
     }
 
     /// A session whose tables without a schema are those of `schema`.

@@ -132,7 +132,7 @@ pub(super) async fn model(ctx: &SessionContext, run: &Run, weights: Weights, fol
 /// Writes the card of a data set.
 pub(super) async fn dataset(ctx: &SessionContext, run: &Run, dataset: Dataset, folder: &Path) -> Result<()> {
     let principles = principles(ctx, &run.config.principles.aggregate_set).await?;
-    let dominant = rows(ctx, include_str!("../../sql/export/dominant.sql"), Params::new()).await?;
+    let dominant = rows(ctx, include_str!("../../sql/views/dominant_principles.sql"), Params::new()).await?;
     let columns: Vec<_> = table::preferences().columns.iter().map(|c| json!({"name": c.name, "doc": c.doc})).collect();
     let rows: u64 = dataset.splits.iter().map(|split| split.rows).sum();
     let card = context! { run => about(run), dataset, size => size_category(rows), columns => Value::from_serialize(columns),

@@ -1,6 +1,6 @@
 //! What the report shows, as rows of its statements.
 //!
-//! In: a session. Out: one list of typed rows per statement of `sql/report/`.
+//! In: a session. Out: one list of typed rows per statement of `sql/report/`, and of the view `order_flips`.
 
 use datafusion::prelude::SessionContext;
 use serde::de::DeserializeOwned;
@@ -37,9 +37,9 @@ pub(super) struct AccountRow {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub(super) struct JudgeRow {
     pub(super) principle: String,
-    pub(super) n: i64,
-    pub(super) tie_rate: f64,
-    pub(super) lean: f64,
+    pub(super) pairs: i64,
+    pub(super) flip_rate: Option<f64>,
+    pub(super) lean: Option<f64>,
     pub(super) agreement: Option<f64>,
     pub(super) agreement_n: Option<i64>,
 }
@@ -100,7 +100,7 @@ impl Facts {
         Ok(Facts {
             stages: rows(ctx, include_str!("../../sql/report/stages.sql")).await?,
             accounts: rows(ctx, include_str!("../../sql/report/accounting.sql")).await?,
-            judge: rows(ctx, include_str!("../../sql/report/judge.sql")).await?,
+            judge: rows(ctx, include_str!("../../sql/views/order_flips.sql")).await?,
             reward: rows(ctx, include_str!("../../sql/report/reward.sql")).await?,
             curves: rows(ctx, include_str!("../../sql/report/curves.sql")).await?,
             policies: rows(ctx, include_str!("../../sql/report/policies.sql")).await?,

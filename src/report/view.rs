@@ -93,7 +93,7 @@ fn judge(facts: &Facts) -> Value {
     let agreement = bars(0, |row| row.agreement);
     context! {
         rows => facts.judge,
-        ties => safe(plot::bars("Tie rate of the judge, by principle", &bars(1, |row| Some(row.tie_rate)), Some(1.0))),
+        ties => safe(plot::bars("Tie rate of the judge, by principle", &bars(1, |row| row.flip_rate), Some(1.0))),
         agreement => safe(plot::bars("Agreement of the judge, by principle", &agreement, Some(1.0))),
         agrees => !agreement.is_empty(),
     }
