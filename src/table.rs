@@ -82,6 +82,7 @@ pub fn all() -> Vec<Table> {
         judgments(),
         preferences(),
         rollouts(),
+        answers(),
         metrics(),
         evaluations(),
         runs(),
@@ -302,6 +303,24 @@ pub fn rollouts() -> Table {
             column("kl", REAL, "KL estimate of the response to the reference, nats"),
             column("advantages", list(REAL), "GAE advantage per response token, before whitening"),
             column("returns", list(REAL), "advantage + value per response token"),
+        ],
+    }
+}
+
+/// What the policies say to test prompts.
+pub fn answers() -> Table {
+    Table {
+        name: "answers",
+        doc: "What a policy answers to one test prompt; evaluations count over these rows.",
+        columns: vec![
+            column("policy", TEXT, "sft, or the policy's name in the configuration"),
+            column("prompt_id", TEXT, "the prompt, of the split test"),
+            column("instruction", TEXT, "its instruction"),
+            column("sample", INT, "number of the answer to this prompt, from 0"),
+            column("response", TEXT, "the text"),
+            column("tokens", INT, "its tokens"),
+            column("finish_reason", TEXT, "stop, length or prompt_too_long"),
+            optional("kl", REAL, "log-probability against that under the SFT policy, nats; null for prompt_too_long"),
         ],
     }
 }

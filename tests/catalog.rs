@@ -121,7 +121,7 @@ async fn unknown_names_are_told_the_nearest() {
     assert_eq!(nearest("zebra", ["judgments", "pairs"]), None);
     let error = refused(&catalog, "select * from zebra").await;
     assert!(
-        error.starts_with("table zebra: is not there; there are best_and_worst_rollouts, demonstrations,"),
+        error.starts_with("table zebra: is not there; there are answers, best_and_worst_rollouts, demonstrations,"),
         "{error}"
     );
 }

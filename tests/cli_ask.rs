@@ -103,13 +103,13 @@ fn chat_says_what_it_cannot_do() {
 #[test]
 fn runs_lists_every_commit() {
     let rows = salmon(&["runs", "--run", tiny(), "--format", "json"]).rows();
-    assert_eq!(rows.len(), 22);
+    assert_eq!(rows.len(), 25);
     let find = |made: &str| rows.iter().find(|row| row["made"] == made).unwrap();
     assert_eq!((find("prompts")["rows"].as_i64(), find("reward")["rows"].as_i64()), (Some(275), Some(0)));
     assert!(rows.iter().all(|row| row["fingerprint"].as_str().unwrap().len() == 8));
     let csv = salmon(&["runs", "--run", tiny(), "--format", "csv"]).ok();
     assert_eq!(csv.lines().next(), Some("stage,made,rows,seconds,started,fingerprint"));
-    assert_eq!(csv.lines().count(), 23);
+    assert_eq!(csv.lines().count(), 26);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn lineage_is_a_tree_back_to_the_files() {
     let metrics = salmon(&["runs", "--run", tiny(), "--lineage", "metrics"]).ok();
     assert_eq!(metrics.lines().filter(|line| line.starts_with("table metrics")).count(), 4, "{metrics}");
     let unknown = salmon(&["runs", "--run", tiny(), "--lineage", "nothing"]).failed(2);
-    assert!(unknown.contains("has no `nothing`; it has demonstrations, evaluations"), "{unknown}");
+    assert!(unknown.contains("has no `nothing`; it has answers, demonstrations, evaluations"), "{unknown}");
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! `salmon report`: a page that is well formed, holds the run's figures, and escapes whatever a run holds.
 
 use std::fs;
+use std::sync::Arc;
 
+use salmon::principle::{Library, Templates};
+use salmon::query::{self, Models, SessionOptions};
 use salmon::{report, store};
 use serde_json::json;
 
@@ -111,7 +114,11 @@ fn a_run_that_has_just_begun_says_what_is_missing() {
 #[tokio::test]
 async fn whatever_a_run_holds_is_escaped() {
     let bad = "</td><script>alert('x')</script>&\"";
-    let ctx = salmon::catalog::session(tiny()).await.unwrap();
+    let templates = Arc::new(Templates::load(None, &Library::default()).unwrap());
+    let ctx = query::session(Arc::new(Models::new()), templates, &SessionOptions::default()).unwrap();
+    for table in salmon::table::all() {
+        store::bind_batches(&ctx, table.name, table.schema(), vec![]).unwrap();
+    }
     let put = |name: &str, rows: &[serde_json::Value]| {
         let rows = batch(name, rows);
         store::bind_batches(&ctx, name, rows.schema(), vec![rows]).unwrap();

@@ -36,7 +36,7 @@ fn prompts() -> Vec<(String, String, &'static str)> {
     (0..20).map(one).collect()
 }
 
-fn params(marker: &str, prompts: i64, part: i64, shards: i64) -> Params {
+fn params(marker: &str, prompts: i64) -> Params {
     Params::new()
         .with("seed", 3i64)
         .with("prompts", prompts)
@@ -49,8 +49,6 @@ fn params(marker: &str, prompts: i64, part: i64, shards: i64) -> Params {
         .with("answer_marker", marker)
         .with("min_chars", 5i64)
         .with_texts("leaks", &["Rules that apply"])
-        .with("shard", part)
-        .with("shards", shards)
 }
 
 #[tokio::test]
@@ -64,8 +62,7 @@ async fn answers_are_parted_cut_and_dropped_as_in_a_loop() {
     let mut reasons: BTreeMap<Option<&str>, usize> = BTreeMap::new();
     let mut thoughts_seen = 0;
     for (marker, take, shards) in [(MARKER, 0, 2), ("", 0, 1), (MARKER, 5, 1)] {
-        for part in 0..shards {
-            let got = bench.run(SQL, &params(marker, take, part, shards)).await;
+        for (part, got) in (0..).zip(bench.shards(SQL, &params(marker, take), shards).await) {
             let mut chosen = drawn(&prompts, 3, "demonstrations");
             if take > 0 {
                 chosen.truncate(take as usize);

@@ -52,15 +52,13 @@ fn bench(pairs: &[Pair], partitions: usize) -> Bench {
         .nothing_known("judgments", &["definition"])
 }
 
-fn params(query: i64, response: i64, part: i64, shards: i64) -> Params {
+fn params(query: i64, response: i64) -> Params {
     Params::new()
         .with("judge_set", "reward")
         .with("judge_template", "judge")
         .with_texts("answers", &["a", "b"])
         .with("max_query_tokens", query)
         .with("max_response_tokens", response)
-        .with("shard", part)
-        .with("shards", shards)
 }
 
 fn first(text: &str, n: usize) -> String {
@@ -80,8 +78,8 @@ async fn every_kept_pair_is_judged_under_every_principle_in_both_orders() {
     for partitions in [1, 3] {
         let bench = bench(&pairs, partitions);
         let mut total = 0;
-        for part in 0..shards {
-            let got = bench.run(SQL, &params(query as i64, response as i64, part, shards)).await;
+        let parts = bench.shards(SQL, &params(query as i64, response as i64), shards).await;
+        for (part, got) in (0..).zip(parts) {
             let mut at = 0;
             for pair in pairs.iter().filter(|p| p.kept && shard(&p.prompt, shards) == part) {
                 let mut judged: Vec<_> = PRINCIPLES.iter().filter(|p| p.2.contains(&"reward")).collect();
@@ -125,8 +123,9 @@ async fn every_kept_pair_is_judged_under_every_principle_in_both_orders() {
 async fn a_pair_turned_round_gets_the_turned_scores() {
     let turned: Vec<Pair> =
         pairs().into_iter().map(|p| Pair { responses: (p.responses.1, p.responses.0), ..p }).collect();
-    let params = params(256, 512, 0, 1);
-    let (a, b) = (bench(&pairs(), 2).run(SQL, &params).await, bench(&turned, 2).run(SQL, &params).await);
+    let params = params(256, 512);
+    let judged = async |pairs: &[Pair]| bench(pairs, 2).shards(SQL, &params, 1).await.remove(0);
+    let (a, b) = (judged(&pairs()).await, judged(&turned).await);
     assert_eq!(a.len(), b.len());
     for i in 0..a.len() {
         assert_eq!(a.real(i, "score_ab").unwrap(), -b.real(i, "score_ba").unwrap());
@@ -145,7 +144,7 @@ async fn a_pair_beyond_the_context_has_no_score() {
     let mut pairs = pairs();
     pairs.truncate(2);
     pairs[0].responses.0 = "x".repeat(CONTEXT);
-    let got = bench(&pairs, 1).run(SQL, &params(256, CONTEXT as i64, 0, 1)).await;
+    let got = bench(&pairs, 1).shards(SQL, &params(256, CONTEXT as i64), 1).await.remove(0);
     // Null scores do not fit the table, so the stage ends with an error instead of a wrong verdict.
     assert_eq!((0..3).map(|i| got.real(i, "score_ab")).collect::<Vec<_>>(), [None; 3]);
     assert!((3..6).all(|i| got.real(i, "score_ab").is_some()));

@@ -90,23 +90,20 @@ async fn responses_are_those_of_a_loop() {
                 .table("prompts", schema("prompts"), &prompt_rows(&prompts))
                 .nothing_known("responses", &["instruction"]);
             let mut reasons = BTreeSet::new();
-            for part in 0..shards {
-                let params = Params::new()
-                    .with("seed", seed as i64)
-                    .with("prompts", take as i64)
-                    .with("test_prompts", test as i64)
-                    .with("rounds", rounds)
-                    .with("samples", samples)
-                    .with("chat_template", "chat")
-                    .with("temperature", 0.7)
-                    .with("top_p", 0.9)
-                    .with("max_tokens", 40i64)
-                    .with_texts("stop", &["###"])
-                    .with("min_chars", 6i64)
-                    .with("drop_unfinished", drop_unfinished)
-                    .with("shard", part)
-                    .with("shards", shards);
-                let got = bench.run(RESPONSES, &params).await;
+            let params = Params::new()
+                .with("seed", seed as i64)
+                .with("prompts", take as i64)
+                .with("test_prompts", test as i64)
+                .with("rounds", rounds)
+                .with("samples", samples)
+                .with("chat_template", "chat")
+                .with("temperature", 0.7)
+                .with("top_p", 0.9)
+                .with("max_tokens", 40i64)
+                .with_texts("stop", &["###"])
+                .with("min_chars", 6i64)
+                .with("drop_unfinished", drop_unfinished);
+            for (part, got) in (0..).zip(bench.shards(RESPONSES, &params, shards).await) {
                 let mut chosen: Vec<_> = drawn(&prompts, seed, "responses").into_iter().take(take + test).collect();
                 chosen.sort();
                 let mut at = 0;

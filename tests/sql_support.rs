@@ -8,6 +8,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
+use datafusion::physical_plan::displayable;
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use salmon::draw::key;
@@ -176,6 +177,45 @@ impl Bench {
         let frame = sql(&self.context, text, params).await.unwrap();
         let schema = Arc::new(frame.schema().as_arrow().clone());
         Rows(concat_batches(&schema, &frame.collect().await.unwrap()).unwrap())
+    }
+}
+
+impl Bench {
+    /// The rows of each of `shards` shards of a statement that is cut into shards, which it gives one by one as it gives
+    /// them in one run; and in that run nothing waits for the model's last answer.
+    pub async fn shards(&self, text: &str, params: &Params, shards: i64) -> Vec<Rows> {
+        let some = |first: i64, end: i64| {
+            params.clone().with("first_shard", first).with("end_shard", end).with("shards", shards)
+        };
+        let mut rows = Vec::new();
+        for shard in 0..shards {
+            let got = self.run(text, &some(shard, shard + 1)).await;
+            assert!((0..got.len()).all(|row| got.int(row, "shard") == Some(shard)));
+            rows.push(got);
+        }
+        let whole = self.run(text, &some(0, shards)).await;
+        assert_eq!(whole.0, concat_batches(&whole.0.schema(), rows.iter().map(|rows| &rows.0)).unwrap());
+        let plan = sql(&self.context, text, &some(0, shards)).await.unwrap().create_physical_plan().await.unwrap();
+        assert_streams(&displayable(plan.as_ref()).indent(false).to_string());
+        rows
+    }
+}
+
+/// Checks that no operator above a model keeps rows back.
+fn assert_streams(plan: &str) {
+    let depth = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = plan.lines().collect();
+    let models: Vec<usize> = (0..lines.len()).filter(|&at| lines[at].trim_start().starts_with("ModelExec")).collect();
+    assert!(!models.is_empty(), "{plan}");
+    for model in models {
+        let mut below = depth(lines[model]);
+        for line in lines[..model].iter().rev().filter(|line| !line.is_empty()) {
+            if depth(line) < below {
+                below = depth(line);
+                let keeps = ["SortExec", "Aggregate", "Window", "HashJoin"].iter().any(|name| line.contains(name));
+                assert!(!keeps, "an operator above the model waits for its last answer:\n{plan}");
+            }
+        }
     }
 }
 

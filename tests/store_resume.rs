@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use salmon::Error;
 use salmon::error::Kind;
 use salmon::stage::{Graph, Job, Options, Silent, Stage, State, Stop, plan};
 use salmon::store::{Artifact, Checkpoints, Lineage, Manifest, Shards, Store, Version};
@@ -162,6 +164,47 @@ async fn finished_shards_are_kept_and_damaged_ones_made_again() {
     // A driver table without rows makes a table without rows, which still has its columns.
     let files = open(0).await.unwrap().finish().await.unwrap();
     assert_eq!((files.len(), files[0].rows), (1, 0));
+}
+
+/// `rows` with the number of their shard.
+fn of_shards(numbers: &[i64], rows: RecordBatch) -> RecordBatch {
+    let mut columns = vec![("shard", Arc::new(Int64Array::from(numbers.to_vec())) as ArrayRef)];
+    let schema = rows.schema();
+    columns.extend(schema.fields().iter().map(|field| field.name().as_str()).zip(rows.columns().iter().cloned()));
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_of_several_shards_commits_each_when_its_last_row_has_passed() {
+    let table = table::metrics();
+    let store = || Store::open("memory://").unwrap();
+    let (alone, together, version) = (store(), store(), version("metrics"));
+    let shards = Shards::open(&alone, &version, &table, 5).await.unwrap();
+    for (shard, rows) in [(1, 0..0), (2, 0..7), (3, 7..9), (4, 9..9)] {
+        shards.write(shard, stream(vec![metrics(rows)])).await.unwrap();
+    }
+    // Shards 1 and 4 have no rows; 2 ends within a batch.
+    let (first, second) = (of_shards(&[2; 5], metrics(0..5)), of_shards(&[2, 2, 3, 3], metrics(5..9)));
+    let shards = Shards::open(&together, &version, &table, 5).await.unwrap();
+    let committed = AtomicUsize::new(0);
+    let count = || {
+        committed.fetch_add(1, Ordering::Relaxed);
+    };
+    shards.write_all(1..=4, stream(vec![first.clone(), second.clone()]), count).await.unwrap();
+    assert_eq!((committed.load(Ordering::Relaxed), shards.missing()), (4, vec![0]));
+    assert!(contents(&together, "").await == contents(&alone, "").await);
+
+    // What fails later takes nothing back, and what is not whole is not there.
+    let store = store();
+    let shards = Shards::open(&store, &version, &table, 5).await.unwrap();
+    let failing = futures::stream::iter([Ok(first.clone()), Ok(second.clone()), Err(Error::data("rows", "end here"))]);
+    assert!(shards.write_all(1..=4, failing, || ()).await.unwrap_err().to_string().contains("end here"));
+    assert_eq!(shards.missing(), [0, 3, 4]);
+    for (what, batches) in [("order", vec![second, first.clone()]), ("range", vec![first])] {
+        let range = if what == "range" { 3..=4 } else { 1..=4 };
+        let error = shards.write_all(range, stream(batches), || ()).await.unwrap_err();
+        assert!(error.to_string().contains("a row of shard 2 came among those of shards 3 to 4"), "{what}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ fn rules(table: &str, stage: &str) -> Vec<(&'static str, &'static [&'static str]
         "judgments" => vec![(include_str!("../../sql/audit/judgments.sql"), &["pairs"])],
         "preferences" => vec![(include_str!("../../sql/audit/preferences.sql"), &["judgments"])],
         "rollouts" => vec![(include_str!("../../sql/audit/rollouts.sql"), &["prompts"])],
+        "answers" => vec![(include_str!("../../sql/audit/answers.sql"), &["prompts"])],
         "evaluations" => vec![(include_str!("../../sql/audit/evaluations.sql"), &[])],
         "metrics" => {
             let mut rules: Vec<(&str, &[&str])> = vec![(include_str!("../../sql/audit/metrics.sql"), &[])];

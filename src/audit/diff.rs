@@ -237,6 +237,7 @@ pub(super) fn key(table: &str) -> &'static [&'static str] {
         "judgments" => &["prompt_id", "sample_1", "sample_2", "principle"],
         "preferences" => &["prompt_id", "pass"],
         "rollouts" => &["policy", "step", "prompt_id"],
+        "answers" => &["policy", "prompt_id", "sample"],
         "metrics" => &["stage", "step", "name"],
         _ => &["what", "principle", "subset", "metric"],
     }

@@ -1,4 +1,7 @@
-//! Stages `evaluate:*`: figures about the judge, the reward model and every policy, into table `evaluations`.
+//! Stages `evaluate:*`: figures about the judge, the reward model and every policy.
+//!
+//! In: judgments, pairs or preferences, prompts, and the models. Out: table `evaluations`, and `answers` with what each
+//! policy said.
 
 use std::sync::Arc;
 
@@ -9,6 +12,7 @@ use serde_json::{Value, json};
 use super::rows::register;
 use super::settings::Settings;
 use super::setup::Setup;
+use super::statement::in_shards;
 use crate::draw::key;
 use crate::principle::Principle;
 use crate::stage::{Job, Stage};
@@ -17,6 +21,8 @@ use crate::{Result, query, world};
 
 const ACCURACY: &str = include_str!("../../sql/accuracy.sql");
 const ANSWERS: &str = include_str!("../../sql/answers.sql");
+/// What is averaged over is summed in one order.
+const IN_ORDER: &str = "select * from answers order by prompt_id, sample";
 const POLICY: &str = include_str!("../../sql/evaluate_policy.sql");
 const REWARD: &str = include_str!("../../sql/evaluate_reward.sql");
 const POCKET_JUDGE: &str = include_str!("../../sql/pocket/judge.sql");
@@ -59,14 +65,15 @@ async fn write(job: &Job, ctx: &SessionContext, sql: &str, settings: &Settings) 
     job.write_table("evaluations", rows).await.map(drop)
 }
 
-/// Runs a statement once and keeps its rows as a table: they are aggregated several times. There is nothing to commit
-/// on the way, so a stop ends it at once.
+/// Runs a statement once and keeps its rows as table `name`, in place of one that has the name: they are aggregated
+/// several times. There is nothing to commit on the way, so a stop ends it at once.
 async fn keep(job: &Job, ctx: &SessionContext, name: &str, sql: &str, settings: &Settings) -> Result<()> {
     let rows = query::sql(ctx, sql, &settings.params()).await?.cache();
     let rows = tokio::select! {
         rows = rows => rows?,
         () = job.stop().wait() => return job.stop().check(job.stage()),
     };
+    ctx.deregister_table(name)?;
     ctx.register_table(name, rows.into_view())?;
     Ok(())
 }
@@ -167,6 +174,7 @@ fn policy(setup: &Arc<Setup>, model: &str) -> Result<Stage> {
     let settings = Settings::default()
         .with("seed", (key(setup.config.seed, &["evaluate"]).bits() >> 1) as i64)
         .with("what", what.clone())
+        .with("policy", model.trim_start_matches("policy:"))
         .with("chat_template", template.clone())
         .with("prompts", c.prompts)
         .with("samples", c.samples)
@@ -174,20 +182,26 @@ fn policy(setup: &Arc<Setup>, model: &str) -> Result<Stage> {
         .with("max_tokens", ppo.max_tokens)
         .with("stop", ppo.stop.clone());
     let figures = if pocket(setup) { POCKET_POLICY } else { POLICY };
+    let outputs = vec![Artifact::table("answers"), Artifact::table("evaluations")];
     let mut lineage: Lineage = setup.lineage(ANSWERS, &settings, &[template])?;
     lineage.parameters.insert("figures_sql".into(), figures.into());
     let mut inputs = vec![Artifact::table("prompts"), Artifact::table("principles")];
     setup.uses("sft", &mut inputs, &mut lineage);
     setup.uses(model, &mut inputs, &mut lineage);
+    // 0 asks all.
+    let most = if c.prompts == 0 { u64::MAX } else { c.prompts.unsigned_abs() };
     let (setup, model) = (Arc::clone(setup), model.to_string());
-    Ok(Stage::new(format!("evaluate:{what}"), inputs, output(), lineage, move |job| {
+    Ok(Stage::new(format!("evaluate:{what}"), inputs, outputs, lineage, move |job| {
         let (setup, settings, model) = (Arc::clone(&setup), settings.clone(), model.clone());
         async move {
             let (ctx, models) = setup.session(&job, &["sft"]).await?;
             let base = setup.base_folder(&job).await?;
             setup.register(&models, "policy", &base, &job.model_folder(&model).await?);
             register_world(&setup, &ctx);
-            keep(&job, &ctx, "answers", ANSWERS, &settings).await?;
+            let rows = job.rows("prompts")?.min(most);
+            in_shards(&ctx, &job, "answers", ANSWERS, &settings, rows).await?;
+            job.bind_written(&ctx, "answers")?;
+            keep(&job, &ctx, "answers", IN_ORDER, &Settings::default()).await?;
             write(&job, &ctx, figures, &settings).await
         }
     }))

@@ -24,6 +24,7 @@ mod rows;
 mod settings;
 mod setup;
 mod sft;
+mod statement;
 mod tables;
 mod training;
 

@@ -3,12 +3,10 @@
 //! In: a statement of `sql/`, its parameters, the models it asks. Out: the table's rows, committed shard by shard
 //! where a model is asked.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use datafusion::prelude::SessionContext;
-use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::files::{data_files, file_table};
@@ -16,188 +14,12 @@ use super::known::Known;
 use super::rows::register;
 use super::settings::Settings;
 use super::setup::Setup;
-use crate::stage::{self, Job, Stage};
-use crate::store::{Artifact, Lineage, Manifest};
+use super::statement::{Driver, Extra, Statement};
+use crate::stage::Stage;
+use crate::store::{Artifact, Lineage};
 use crate::{Error, Result, query, table};
 
-/// Driver rows per shard: what a kill can cost.
-const SHARD_ROWS: u64 = 256;
-/// Shards at most, each one reads the driver table, so their number must not grow with it as it is ...
-const SHARDS: u64 = 200;
-/// ... until a shard has so many rows, for what comes of a shard is in memory at once when it is aggregated.
-const LARGE_SHARD_ROWS: u64 = 25_000;
-
-/// Registers what a statement reads besides the job's inputs.
-type Extra = Arc<dyn Fn(&SessionContext) -> Result<()> + Send + Sync>;
-
-/// Rows of a table that is aggregated in parts, per shard: planning must not outweigh them, and memory holds them.
-const PART_ROWS: u64 = 50_000;
-
-/// What cuts a statement's work into shards.
-#[derive(Clone, Copy)]
-pub(super) enum Driver {
-    /// `$shard` of `$shards`, by a hash of the row; the rows of this table say how many.
-    Rows(&'static str),
-    /// One for each part of this table, or for some small ones, bound in place of the table.
-    Parts(&'static str),
-}
-
-/// A stage that is one statement.
-pub(super) struct Statement {
-    pub(super) name: &'static str,
-    pub(super) sql: &'static str,
-    pub(super) inputs: Vec<&'static str>,
-    pub(super) settings: Settings,
-    pub(super) templates: Vec<String>,
-    pub(super) models: Vec<&'static str>,
-    /// What cuts it into shards, where something does.
-    pub(super) driver: Option<Driver>,
-    /// A small table, by name and statement, that is made of the whole inputs before.
-    pub(super) before: Option<(&'static str, &'static str)>,
-    pub(super) extra: Option<Extra>,
-    /// Where rows that earlier versions hold are found.
-    pub(super) known: Option<Known>,
-    /// What the extra tables hold, for the lineage.
-    pub(super) parameters: Vec<(&'static str, Value)>,
-}
-
-impl Statement {
-    pub(super) fn new(name: &'static str, sql: &'static str, inputs: &[&'static str], settings: Settings) -> Self {
-        Statement {
-            name,
-            sql,
-            inputs: inputs.to_vec(),
-            settings,
-            templates: vec![],
-            models: vec![],
-            driver: None,
-            before: None,
-            extra: None,
-            known: None,
-            parameters: vec![],
-        }
-    }
-
-    fn stage(self, setup: &Arc<Setup>) -> Result<Stage> {
-        let mut lineage = setup.lineage(self.sql, &self.settings, &self.templates)?;
-        lineage.parameters.extend(self.parameters.iter().map(|(name, value)| (name.to_string(), value.clone())));
-        if let Some((name, sql)) = self.before {
-            lineage.parameters.insert(format!("{name}_sql"), sql.into());
-        }
-        let mut inputs: Vec<Artifact> = self.inputs.iter().map(|name| Artifact::table(*name)).collect();
-        for model in &self.models {
-            setup.uses(if *model == "judge" { &setup.config.judge.model } else { model }, &mut inputs, &mut lineage);
-        }
-        let (setup, statement) = (Arc::clone(setup), Arc::new(self));
-        let output = Artifact::table(statement.name);
-        let (name, previewed) = (statement.name, (Arc::clone(&setup), Arc::clone(&statement)));
-        let stage = Stage::new(name, inputs, vec![output], lineage, move |job| {
-            let (setup, statement) = (Arc::clone(&setup), Arc::clone(&statement));
-            async move { statement.run(&setup, &job).await }
-        });
-        if previewed.1.known.is_none() {
-            return Ok(stage);
-        }
-        Ok(stage.with_preview(move |job| {
-            let (setup, statement) = previewed.clone();
-            async move {
-                let (ctx, _models) = setup.session(&job, &[]).await?;
-                statement.bind(&ctx, &job).await
-            }
-        }))
-    }
-
-    /// Registers what the statement reads besides the job's inputs; gives what of its rows is known.
-    async fn bind(&self, ctx: &SessionContext, job: &Job) -> Result<Option<stage::Known>> {
-        if let Some(extra) = &self.extra {
-            extra(ctx)?;
-        }
-        match &self.known {
-            Some(known) => known.register(ctx, job, self.name, &self.settings).await,
-            None => Ok(None),
-        }
-    }
-
-    async fn run(&self, setup: &Arc<Setup>, job: &Job) -> Result<()> {
-        let (ctx, _models) = setup.session(job, &self.models).await?;
-        if let Some(known) = self.bind(&ctx, job).await? {
-            job.known(known);
-        }
-        if let Some((name, sql)) = self.before {
-            let rows = query::sql(&ctx, sql, &Settings::default().params()).await?.cache().await?;
-            ctx.register_table(name, rows.into_view())?;
-        }
-        let Some(cut) = self.cut(job)? else {
-            let rows = query::sql(&ctx, self.sql, &self.settings.params()).await?.execute_stream().await?;
-            job.write_table(self.name, rows).await?;
-            return Ok(());
-        };
-        let shards = job.shards(self.name, cut.len()).await?;
-        let count = cut.len() as u64;
-        job.advance(shards.done() as u64, Some(count), "shards");
-        for shard in shards.missing() {
-            job.stop().check(format!("stage {}", self.name))?;
-            if let (Some(Driver::Parts(table)), Some(parts)) = (self.driver, cut.get(shard)) {
-                job.bind_parts(&ctx, table, parts)?;
-            }
-            let settings = self.settings.clone().with("shard", shard as i64).with("shards", count as i64);
-            let rows = query::sql(&ctx, self.sql, &settings.params()).await?.execute_stream().await?;
-            let stop = job.stop().clone();
-            let place = format!("stage {}", self.name);
-            let rows = rows.map(move |batch| stop.check(&place).and_then(|()| Ok(batch?)));
-            shards.write(shard, rows).await?;
-            job.advance(shards.done() as u64, Some(count), "shards");
-        }
-        job.write_shards(self.name, shards).await
-    }
-
-    /// The shards: which parts each one reads, where they are parts of a table. `None` for a statement that is not cut.
-    fn cut(&self, job: &Job) -> Result<Option<Vec<Vec<Manifest>>>> {
-        Ok(match self.driver {
-            None => None,
-            Some(Driver::Rows(table)) => {
-                let rows = job.rows(table)?;
-                let count = rows.div_ceil(SHARD_ROWS).clamp(1, SHARDS.max(rows / LARGE_SHARD_ROWS));
-                Some(vec![vec![]; count as usize])
-            }
-            Some(Driver::Parts(table)) => Some(job.parts(table, PART_ROWS)?),
-        })
-    }
-}
-
 impl Setup {
-    /// The lineage of a statement.
-    pub(super) fn lineage(&self, sql: &str, settings: &Settings, templates: &[String]) -> Result<Lineage> {
-        Ok(Lineage {
-            sql: Some(sql.to_string()),
-            parameters: settings.json(),
-            seed: Some(self.config.seed),
-            templates: templates.iter().map(|name| self.template(name)).collect::<Result<BTreeMap<_, _>>>()?,
-            ..Lineage::default()
-        })
-    }
-
-    /// Declares that a stage asks a model.
-    pub(super) fn uses(&self, model: &str, inputs: &mut Vec<Artifact>, lineage: &mut Lineage) {
-        // An adapter needs the base below it.
-        for artifact in self.base_inputs() {
-            if !inputs.contains(&artifact) {
-                inputs.push(artifact);
-            }
-        }
-        lineage.models.extend(self.base_models());
-        // The same weights answer otherwise in another number format or on another device.
-        let mut how = self.model_json();
-        if let Some(how) = how.as_object_mut() {
-            how.retain(|key, _| ["dtype", "device", "quantization_config"].contains(&key.as_str()));
-        }
-        // A trainer has put all of `[model]` there.
-        lineage.parameters.entry("model").or_insert(how);
-        if model != "base" && !inputs.contains(&Artifact::model(model)) {
-            inputs.push(Artifact::model(model));
-        }
-    }
-
     fn seeded(&self) -> Settings {
         Settings::default().with("seed", self.config.seed as i64)
     }

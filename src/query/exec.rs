@@ -17,8 +17,8 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::projection::ProjectionMapping;
+use datafusion::physical_expr::{LexOrdering, OrderingRequirements, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -63,6 +63,9 @@ pub(super) struct ModelExec {
     pub(super) calls: Arc<[ExecCall]>,
     pub(super) models: Arc<Models>,
     pace: Pace,
+    /// The order in which the input was planned to come. Required, lest the planner takes the sort below away and sorts
+    /// the answers instead, so that the first waits for the last.
+    order: Option<LexOrdering>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -73,6 +76,7 @@ impl ModelExec {
         calls: Arc<[ExecCall]>,
         models: Arc<Models>,
         pace: Pace,
+        order: Option<LexOrdering>,
     ) -> DataFusionResult<Self> {
         let input_schema = input.schema();
         let results =
@@ -89,7 +93,7 @@ impl ModelExec {
             input.boundedness(),
         );
         let metrics = ExecutionPlanMetricsSet::new();
-        Ok(Self { input, calls, models, pace, properties: Arc::new(properties), metrics })
+        Ok(Self { input, calls, models, pace, order, properties: Arc::new(properties), metrics })
     }
 }
 
@@ -142,6 +146,10 @@ impl ExecutionPlan for ModelExec {
         vec![true]
     }
 
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.order.clone().map(OrderingRequirements::from)]
+    }
+
     /// More partitions do not make the model faster: it batches over all of them anyway.
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
@@ -154,7 +162,8 @@ impl ExecutionPlan for ModelExec {
         let Some(input) = children.into_iter().next() else {
             return Err(Error::internal("ModelExec", "it has one input").into());
         };
-        Ok(Arc::new(Self::try_new(input, Arc::clone(&self.calls), Arc::clone(&self.models), self.pace)?))
+        let (calls, models) = (Arc::clone(&self.calls), Arc::clone(&self.models));
+        Ok(Arc::new(Self::try_new(input, calls, models, self.pace, self.order.clone())?))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

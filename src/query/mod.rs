@@ -30,6 +30,7 @@ pub mod functions;
 mod judge;
 mod listing;
 mod markers;
+mod merge;
 mod metrics;
 mod micro_batch;
 mod models;

@@ -2,17 +2,21 @@
 //!
 //! In: a plan with [`ModelNode`]s. Out: the same rows from fewer calls:
 //! - [`SortBelowModel`]: `ORDER BY` on input columns sorts before the model, so rows stream out in order, and
-//!   `ORDER BY ... LIMIT 5` asks the model five times instead of once per row of the table.
+//!   `ORDER BY ... LIMIT 5` asks the model five times instead of once per row of the table. Where a union puts a model's
+//!   rows beside others, each branch is sorted, and then they are merged.
 //! - [`DropUnusedCalls`]: a result nobody reads is not computed.
 
 use std::sync::Arc;
 
-use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias};
+use datafusion::logical_expr::{
+    Expr, Extension, Filter, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias, Union,
+};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use super::merge::MergeNode;
 use super::node::ModelNode;
 use super::reuse::source;
 
@@ -38,11 +42,52 @@ impl OptimizerRule for SortBelowModel {
         if sort.expr.iter().any(|key| key.expr.is_volatile()) {
             return Ok(Transformed::no(plan));
         }
-        match sort_below(&sort.expr, sort.fetch, &sort.input)? {
-            Some(sorted) => Ok(Transformed::yes(sorted)),
-            None => Ok(Transformed::no(plan)),
+        if let Some(sorted) = sort_below(&sort.expr, sort.fetch, &sort.input)? {
+            return Ok(Transformed::yes(sorted));
+        }
+        match sort_branches(&sort.expr, &sort.input)? {
+            Some(merged) if sort.fetch.is_none() => Ok(Transformed::yes(merged)),
+            _ => Ok(Transformed::no(plan)),
         }
     }
+}
+
+/// `plan`, a union below renamings, with each branch sorted and their rows merged, when a branch asks a model.
+fn sort_branches(keys: &[SortExpr], plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+    Ok(match plan {
+        LogicalPlan::Projection(above) => {
+            let Some(keys) = renamed(keys, |key| source(key, &above.schema, &above.expr))? else { return Ok(None) };
+            let Some(input) = sort_branches(&keys, &above.input)? else { return Ok(None) };
+            Some(LogicalPlan::Projection(Projection::try_new(above.expr.clone(), Arc::new(input))?))
+        }
+        LogicalPlan::SubqueryAlias(above) => {
+            let Some(keys) = renamed(keys, |key| same_place(key, &above.schema, &above.input))? else {
+                return Ok(None);
+            };
+            let Some(input) = sort_branches(&keys, &above.input)? else { return Ok(None) };
+            Some(LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), above.alias.clone())?))
+        }
+        LogicalPlan::Union(union) => {
+            let mut inputs = Vec::with_capacity(union.inputs.len());
+            let mut asks = false;
+            for input in &union.inputs {
+                let Some(keys) = renamed(keys, |key| same_place(key, &union.schema, input))? else { return Ok(None) };
+                let below = sort_below(&keys, None, input)?;
+                asks |= below.is_some();
+                let above = || LogicalPlan::Sort(Sort { expr: keys, input: Arc::clone(input), fetch: None });
+                inputs.push(Arc::new(below.unwrap_or_else(above)));
+            }
+            let input = LogicalPlan::Union(Union { inputs, schema: Arc::clone(&union.schema) });
+            let node = Arc::new(MergeNode { input, keys: keys.to_vec() });
+            asks.then_some(LogicalPlan::Extension(Extension { node }))
+        }
+        _ => None,
+    })
+}
+
+/// The column of `input` at the place that `key` has in `schema`.
+fn same_place(key: &Column, schema: &DFSchema, input: &LogicalPlan) -> Option<Column> {
+    Some(Column::from(input.schema().qualified_field(schema.maybe_index_of_column(key)?)))
 }
 
 /// `plan` with its rows sorted under the nearest model operator, unless a key needs more than that one's input.
@@ -54,11 +99,9 @@ fn sort_below(keys: &[SortExpr], fetch: Option<usize>, plan: &LogicalPlan) -> Re
             Some(LogicalPlan::Projection(Projection::try_new(above.expr.clone(), Arc::new(input))?))
         }
         LogicalPlan::SubqueryAlias(above) => {
-            let below = |key: &Column| {
-                let place = above.schema.maybe_index_of_column(key)?;
-                Some(Column::from(above.input.schema().qualified_field(place)))
+            let Some(keys) = renamed(keys, |key| same_place(key, &above.schema, &above.input))? else {
+                return Ok(None);
             };
-            let Some(keys) = renamed(keys, below)? else { return Ok(None) };
             let Some(input) = sort_below(&keys, fetch, &above.input)? else { return Ok(None) };
             Some(LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), above.alias.clone())?))
         }

@@ -1,6 +1,6 @@
 //! Turns logical model operators into running ones.
 //!
-//! In: an optimised plan with [`ModelNode`]s. Out: a physical plan with a [`ModelExec`] for each.
+//! In: an optimised plan with [`ModelNode`]s and [`MergeNode`]s. Out: a physical plan with a [`ModelExec`] or a merge for each.
 
 use std::sync::Arc;
 
@@ -10,10 +10,13 @@ use datafusion::error::Result;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
+use datafusion::physical_expr::{LexOrdering, create_physical_sort_exprs};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 
 use super::exec::{ExecCall, ModelExec, Pace};
+use super::merge::MergeNode;
 use super::models::Models;
 use super::node::ModelNode;
 
@@ -48,10 +51,13 @@ impl ExtensionPlanner for ModelPlanner {
         state: &dyn Session,
         context: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let ([logical], [physical]) = (logical_inputs, physical_inputs) else { return Ok(None) };
+        if let Some(merge) = node.as_any().downcast_ref::<MergeNode>() {
+            let keys = create_physical_sort_exprs(&merge.keys, logical.schema(), state.execution_props(), context)?;
+            let keys = LexOrdering::new(keys).ok_or_else(|| crate::Error::internal("Merge", "it has no keys"))?;
+            return Ok(Some(Arc::new(SortPreservingMergeExec::new(keys, Arc::clone(physical)))));
+        }
         let Some(node) = node.as_any().downcast_ref::<ModelNode>() else { return Ok(None) };
-        let ([logical], [physical]) = (logical_inputs, physical_inputs) else {
-            return Err(crate::Error::internal("Model", "it has one input").into());
-        };
         let mut calls = Vec::with_capacity(node.calls.len());
         for call in &node.calls {
             let args = call.args.iter().map(|arg| planner.create_physical_expr(arg, logical.schema(), state, context));
@@ -62,7 +68,8 @@ impl ExtensionPlanner for ModelPlanner {
                 column: call.column.clone(),
             });
         }
-        let exec = ModelExec::try_new(Arc::clone(physical), calls.into(), Arc::clone(&self.models), self.pace)?;
+        let order = physical.properties().output_ordering().cloned();
+        let exec = ModelExec::try_new(Arc::clone(physical), calls.into(), Arc::clone(&self.models), self.pace, order)?;
         Ok(Some(Arc::new(exec)))
     }
 }

@@ -15,7 +15,8 @@ use futures::{Stream, StreamExt};
 
 use super::{Known, Progress, Scratch, Stop};
 use crate::store::{
-    self, Artifact, Checkpoints, Earlier, FileEntry, Kind, Limits, Lineage, Manifest, Shards, Store, TableSink, Version,
+    self, Artifact, Checkpoints, Earlier, FileEntry, Info, Kind, Limits, Lineage, Manifest, Shards, Store, TableSink,
+    Version,
 };
 use crate::table;
 use crate::{Error, Result};
@@ -219,6 +220,20 @@ impl Job {
         let files = shards.finish().await?;
         self.wrote(Artifact::table(name), files);
         Ok(())
+    }
+
+    /// Registers an output table, which the job has written, under its name.
+    ///
+    /// # Errors
+    /// An internal error when it has not; otherwise as [`store::bind`].
+    pub fn bind_written(&self, ctx: &SessionContext, name: &str) -> Result<()> {
+        let artifact = Artifact::table(name);
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).get(&artifact).cloned();
+        let files = written.ok_or_else(|| self.undeclared(&artifact, "output that is written"))?;
+        let table = table::declared(name)?;
+        let manifest =
+            Manifest::new(self.output(&artifact)?, files, Some(&table.schema()), self.lineage.clone(), Info::default());
+        store::bind(ctx, &self.store, &table, &[manifest])
     }
 
     /// Where the trainer of output model `name` keeps its checkpoints until the model is committed.
