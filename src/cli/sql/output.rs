@@ -133,6 +133,7 @@ fn expanded(rows: &[RecordBatch]) -> Result<String> {
 }
 
 /// A format that is written batch by batch.
+#[allow(clippy::large_enum_variant, reason = "there is one for each output")]
 enum Writer<'a> {
     Array(arrow::json::Writer<Pipe<'a>, JsonArray>),
     Lines(arrow::json::Writer<Pipe<'a>, LineDelimited>),
