@@ -148,7 +148,7 @@ impl Shards {
         let column = batch.remove_column(place);
         let shards = column.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong("a shard is a bigint"))?;
         let mut pieces = Vec::new();
-        for range in arrow::compute::partition(&[column.clone()])?.ranges() {
+        for range in arrow::compute::partition(std::slice::from_ref(&column))?.ranges() {
             let shard = usize::try_from(shards.value(range.start))
                 .map_err(|error| wrong("a shard is from 0").because(error))?;
             pieces.push((shard, batch.slice(range.start, range.len())));
