@@ -7,18 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=scripts/clients
 say() { echo "salmon clients: $*" >&2; }
-die() { say "$*"; exit 1; }
 
-command -v python3 >/dev/null || die "python3 is missing; install it (Debian: apt-get install python3 python3-venv)"
-folder="${XDG_CACHE_HOME:-$HOME/.cache}/salmon/clients-$(sha256sum "$here/requirements.txt" | cut -c1-12)"
-if [ ! -e "$folder/.complete" ]; then
-  say "making a Python environment (once per machine) in $folder"
-  rm -rf "$folder"
-  python3 -m venv "$folder" || die "python3 cannot make an environment; install python3-venv"
-  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt" >&2 \
-    || die "pip could not install $here/requirements.txt; check the network"
-  touch "$folder/.complete"
-fi
+folder=$(scripts/python.sh clients)
 
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export SALMON="$target/debug/salmon" CLIENTS_WORK="$target/clients"

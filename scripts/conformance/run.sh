@@ -6,7 +6,6 @@
 # deletes what it wrote.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-here=scripts/conformance
 say() { echo "salmon conformance: $*" >&2; }
 die() { say "$*"; exit 1; }
 
@@ -19,16 +18,7 @@ suite() {
 
 if [ -n "${SALMON_CONFORMANCE_URL:-}" ]; then suite "$SALMON_CONFORMANCE_URL"; exit 0; fi
 
-command -v python3 >/dev/null || die "python3 is missing; install it (Debian: apt-get install python3 python3-venv)"
-folder="${XDG_CACHE_HOME:-$HOME/.cache}/salmon/conformance-$(sha256sum "$here/requirements.txt" | cut -c1-12)"
-if [ ! -e "$folder/.complete" ]; then
-  say "making a Python environment (once per machine) in $folder"
-  rm -rf "$folder"
-  python3 -m venv "$folder" || die "python3 cannot make an environment; install python3-venv"
-  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt" >&2 \
-    || die "pip could not install $here/requirements.txt; check the network"
-  touch "$folder/.complete"
-fi
+folder=$(scripts/python.sh conformance)
 
 # The server takes a free port and says which; it ends with this script.
 log=$(mktemp)
