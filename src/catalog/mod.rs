@@ -28,6 +28,7 @@ mod versions;
 pub mod views;
 
 pub use estimate::Estimate;
+pub(crate) use models::MODEL_FUNCTIONS;
 pub(crate) use nearest::explain;
 pub use nearest::nearest;
 
@@ -152,7 +153,7 @@ impl Catalog {
     /// not there.
     pub async fn plan(&self, session: &SessionContext, text: &str, params: &Params) -> Result<LogicalPlan> {
         let text = text::as_of(text)?;
-        if self.options.models && text::calls(&text)?.iter().any(|name| models::FUNCTIONS.contains(&name.as_str())) {
+        if self.options.models && text::calls(&text)?.iter().any(|name| models::needs_run(name)) {
             self.know_models(session).await?;
         }
         let plan = query::plan(session, &text, params).await.map_err(|error| nearest::explain(error, session))?;

@@ -16,9 +16,14 @@ use crate::principle::Templates;
 use crate::query::{Judging, Models};
 use crate::{Error, Result};
 
-/// The functions that need to know the models or templates of a run.
-pub(super) const FUNCTIONS: [&str; 8] =
-    ["generate", "choice_logits", "reward", "logprobs", "judge", "render", "count_tokens", "truncate_tokens"];
+/// The functions that need a model of a run, or its tokenizer.
+pub(crate) const MODEL_FUNCTIONS: [&str; 7] =
+    ["generate", "choice_logits", "reward", "logprobs", "judge", "count_tokens", "truncate_tokens"];
+
+/// Whether a function needs to know the models or templates of a run.
+pub(super) fn needs_run(function: &str) -> bool {
+    function == "render" || MODEL_FUNCTIONS.contains(&function)
+}
 
 /// What is known of the runs' models.
 #[derive(Debug)]

@@ -43,7 +43,8 @@ const PART_ROWS: u64 = 50_000;
 /// What cuts a statement's work into shards.
 #[derive(Clone, Copy)]
 pub(super) enum Driver {
-    /// By a hash of the row, those from `$first_shard` and before `$end_shard`, of `$shards`, in one run; the rows of this table say how many.
+    /// By a hash of the row: one run makes those from `$first_shard` and before `$end_shard`, of `$shards`. The rows of
+    /// this table say how many there are.
     Rows(&'static str),
     /// One for each part of this table, or for some small ones, bound in place of the table.
     Parts(&'static str),

@@ -11,7 +11,7 @@ use datafusion::sql::parser::Statement as Parsed;
 
 use super::failure::Failure;
 use super::tokens::Token;
-use crate::catalog::explain;
+use crate::catalog::{MODEL_FUNCTIONS, explain};
 
 /// Plans a statement. `session` knows the same tables, to suggest one of them in place of one that is not there.
 pub(super) async fn plan(
@@ -24,10 +24,6 @@ pub(super) async fn plan(
         _ => explain(error.into(), session).into(),
     })
 }
-
-/// Functions that need a model, or its tokenizer.
-const MODEL_FUNCTIONS: [&str; 7] =
-    ["generate", "choice_logits", "reward", "logprobs", "judge", "count_tokens", "truncate_tokens"];
 
 /// That a plan asks no model, unless the token may.
 pub(super) fn allow_models(plan: &LogicalPlan, token: &Token) -> Result<(), Failure> {

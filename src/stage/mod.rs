@@ -23,16 +23,14 @@
 //! );
 //! ```
 //!
-//! A long stage cuts its driver table into shards and commits each one:
+//! A long stage cuts its rows into shards and commits each one. Rows that carry the number of their shard, one shard after
+//! the other, make several in one run of a statement:
 //!
 //! ```ignore
-//! let shards = job.shards("responses", job.rows("prompts")?.div_ceil(1024) as usize).await?;
-//! for shard in shards.missing() {
-//!     job.stop().check("stage responses")?;
-//!     job.bind_slice(&ctx, "prompts", 1024 * shard as u64..1024 * (shard as u64 + 1)).await?;
-//!     shards.write(shard, ctx.sql(SQL).await?.execute_stream().await?).await?;
-//!     job.advance(shards.done() as u64, Some(shards.count() as u64), "shards");
-//! }
+//! let shards = job.shards("responses", 200).await?;
+//! let rows = ctx.sql(SQL).await?.execute_stream().await?;             // of the shards that are missing
+//! let advance = || job.advance(shards.done() as u64, Some(shards.count() as u64), "shards");
+//! shards.write_all(0..=199, rows, advance).await?;
 //! job.write_shards("responses", shards).await?;
 //! ```
 //!
