@@ -133,11 +133,10 @@ fn expanded(rows: &[RecordBatch]) -> Result<String> {
 }
 
 /// A format that is written batch by batch.
-#[allow(clippy::large_enum_variant, reason = "there is one for each output")]
 enum Writer<'a> {
     Array(arrow::json::Writer<Pipe<'a>, JsonArray>),
     Lines(arrow::json::Writer<Pipe<'a>, LineDelimited>),
-    Values(arrow::csv::Writer<Pipe<'a>>),
+    Values(Box<arrow::csv::Writer<Pipe<'a>>>),
     Parquet(Box<ArrowWriter<Pipe<'a>>>),
 }
 
@@ -153,7 +152,7 @@ impl<'a> Writer<'a> {
                 let mut writer = values.with_delimiter(separator).build(out);
                 // The header is written with the first batch, and is there when there is none.
                 writer.write(&flat(&RecordBatch::new_empty(Arc::clone(schema)))?)?;
-                Writer::Values(writer)
+                Writer::Values(Box::new(writer))
             }
             Format::Parquet | Format::Table => {
                 let level = ZstdLevel::try_new(3).map_err(|e| Error::internal("Parquet", e))?;
