@@ -18,10 +18,10 @@ pub struct ServeArgs {
     /// A run, or several with a name each: a=runs/a b=s3://bucket/team/run-7
     #[arg(long, default_value = "runs/main", value_name = "[NAME=]URL", num_args = 1..)]
     pub run: Vec<String>,
-    /// Where to listen for Flight SQL (ADBC, JDBC, ODBC drivers), e.g. 127.0.0.1:31337; port 0 takes a free one
+    /// Where to listen for Flight SQL, e.g. 127.0.0.1:31337; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     pub flight: Option<String>,
-    /// Where to listen for the Postgres wire protocol (psql, DBeaver, Metabase, Grafana), e.g. 127.0.0.1:5433
+    /// Where to listen for the Postgres wire protocol, e.g. 127.0.0.1:5433
     #[arg(long, value_name = "ADDRESS")]
     pub postgres: Option<String>,
     /// Where to listen for HTTP: queries, metrics and a web page, e.g. 127.0.0.1:8080

@@ -1,4 +1,4 @@
-//! Flight SQL, for ADBC, JDBC and ODBC drivers.
+//! Flight SQL, for ADBC and what else speaks it.
 //!
 //! In: statements and questions about the catalog, over gRPC. Out: Arrow batches as they are made. What Flight SQL has
 //! beyond reading (updates, ingestion, Substrait plans, transactions, savepoints) is refused by name.

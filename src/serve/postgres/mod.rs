@@ -1,4 +1,4 @@
-//! The Postgres wire protocol, for psql, psycopg, DBeaver, Metabase, Grafana.
+//! The Postgres wire protocol, for psql, psycopg and what else speaks it.
 //!
 //! In: the simple and the extended protocol. Out: rows. The password is the token, the user its name; with a certificate
 //! nothing but TLS is spoken. `pg_catalog` and the functions that tools expect are those of `datafusion-pg-catalog`.
