@@ -110,9 +110,9 @@ async fn nothing_is_written_by_any_protocol() {
 
         // Postgres' clients may deallocate, and may not do more behind it.
         let error = postgres.simple_query(statement).await.map(drop).expect_err(statement);
-        fine(statement, &error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error:?}")).message().to_string());
+        fine(statement, error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error:?}")).message());
         let error = postgres.query(statement, &[]).await.map(drop).expect_err(statement);
-        fine(statement, &error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error:?}")).message().to_string());
+        fine(statement, error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error:?}")).message());
     }
     assert_eq!(contents(), before);
     assert!(!Path::new("/tmp/salmon-serve-copied.csv").exists());

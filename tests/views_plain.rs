@@ -90,8 +90,11 @@ pub fn principle_agreement(world: &World) -> Vec<Value> {
     rows
 }
 
-/// Pearson's correlation of the mean scores.
-fn correlation(scores: &[((f64, f64), (f64, f64))]) -> f64 {
+/// The scores of a pair in both orders.
+type Scores = (f64, f64);
+
+/// Pearson's correlation of the mean scores under two principles.
+fn correlation(scores: &[(Scores, Scores)]) -> f64 {
     let means: Vec<(f64, f64)> = scores.iter().map(|(a, b)| ((a.0 + a.1) / 2.0, (b.0 + b.1) / 2.0)).collect();
     let n = means.len() as f64;
     let (x, y) = (means.iter().map(|m| m.0).sum::<f64>() / n, means.iter().map(|m| m.1).sum::<f64>() / n);
