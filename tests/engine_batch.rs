@@ -73,6 +73,70 @@ fn bits_do_not_depend_on_batch_prefix_or_worker() {
     }
 }
 
+/// Weights of 24 MB in f32, so that all threads of an engine compute each step together.
+const LARGE: Sizes = Sizes {
+    vocab: 4099,
+    hidden: 256,
+    intermediate: 700,
+    layers: 4,
+    heads: 8,
+    kv_heads: 2,
+    head_dim: 32,
+    context: 256,
+    tied: false,
+};
+
+#[test]
+fn bits_do_not_depend_on_how_many_threads_share_a_step() {
+    let checkpoint = Checkpoint::random(LARGE, 26);
+    let requests = mixed(LARGE.vocab);
+    let fastest = Instructions::available()[0];
+    let alone = all_bits(&run(&engine(&checkpoint, 1, 128, fastest), requests.clone()));
+    for (threads, rows) in [(2, 128), (3, 9), (5, 64)] {
+        let engine = engine(&checkpoint, threads, rows, fastest);
+        // The second time, most prefixes are known, and helpers have slept meanwhile.
+        for _ in 0..2 {
+            assert!(all_bits(&run(&engine, requests.clone())) == alone, "{threads} threads, {rows} rows");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+/// Weights that 8 or 16 bits hold rest in these; they are the same weights.
+#[test]
+fn bits_do_not_depend_on_the_form_in_which_weights_rest() {
+    let to_bf16 = |row: &mut [f32]| row.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits() & 0xffff_0000));
+    let to_f16 = |row: &mut [f32]| row.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
+    // As `load_in_8bit` has them.
+    let to_int8 = |row: &mut [f32]| {
+        let largest = row.iter().fold(0f32, |most, x| most.max(x.abs()));
+        row.iter_mut().for_each(|x| *x = (*x * 127.0 / largest).round() * (largest / 127.0));
+    };
+    for fewer_bits in [to_bf16, to_f16, to_int8] {
+        let mut checkpoint = Checkpoint::random(ODD, 27);
+        for (shape, values) in checkpoint.tensors.values_mut() {
+            values.chunks_mut(shape[shape.len() - 1]).for_each(fewer_bits);
+        }
+        // The odd weight makes the whole matrix f32; no row asks for the last token, and none reads its embedding.
+        let mut wide = checkpoint.clone();
+        for name in ["lm_head.weight", "model.embed_tokens.weight"] {
+            if let Some(last) = wide.tensors.get_mut(name).and_then(|(_, values)| values.last_mut()) {
+                *last += 1e-7;
+            }
+        }
+        let tokens: Vec<u32> = (0..ODD.vocab as u32 - 1).collect();
+        let row = |i: usize| Request {
+            prompt: text(&i.to_string(), 1 + 3 * i, ODD.vocab - 1),
+            task: Task::Choice { tokens: tokens.clone() },
+        };
+        let requests: Vec<Request> = (0..20).map(row).collect();
+        for instructions in Instructions::available() {
+            let bits_of = |c: &Checkpoint| all_bits(&run(&engine(c, 2, 64, instructions), requests.clone()));
+            assert!(bits_of(&checkpoint) == bits_of(&wide), "{instructions:?}");
+        }
+    }
+}
+
 #[test]
 fn instruction_sets_with_fused_multiply_add_agree() {
     let checkpoint = Checkpoint::random(ODD, 22);

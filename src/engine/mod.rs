@@ -7,9 +7,10 @@
 //! ```
 //! In: token ids and a [`Task`] per row. Out: sampled responses, logits of choices, log-probabilities, scores.
 //!
-//! Every worker thread decodes a batch of its own: in each step, one row for every response that is being sampled,
-//! and as many prompt tokens as the rest of the step holds. Rows are ragged; nothing is padded, and only the
-//! positions that a task needs go through the head. A prefix of whole blocks (16 tokens) that an earlier row had is
+//! Every worker decodes a batch of its own: in each step, one row for every response that is being sampled, and as many
+//! prompt tokens as the rest of the step holds. A small model has a worker on each thread. The weights of a larger one
+//! come from memory in each step, so it has one worker, whose steps all threads compute together. Rows are ragged;
+//! nothing is padded, and only the positions that a task needs go through the head. A prefix of whole blocks (16 tokens) that an earlier row had is
 //! found in a tree and not computed again; a row whose prefix is being computed waits for it.
 //!
 //! Results do not depend on any of this: a row's bits are the same alone, in a batch, with its prefix shared or
@@ -33,7 +34,7 @@ use crate::torch::guard;
 use crate::{Error, Result};
 use futures::future::{BoxFuture, FutureExt};
 use job::{Job, Model, Ticket};
-use native::LANES;
+use native::{LANES, Team};
 use pool::Pool;
 use request::Limits;
 pub use request::{Finish, Generation, Inference, Output, Request, Sampling, Task};
@@ -44,12 +45,15 @@ pub use stats::EngineStats;
 pub use variant::Adapted;
 use variant::Variant;
 
+/// Bytes of weights from which on all threads compute one step together: more than a core's own cache holds.
+const TOGETHER: usize = 8 << 20;
+
 /// How much of the machine an engine uses. Results do not depend on it, except for `instructions`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineOptions {
-    /// Worker threads; 0 for one per available core.
+    /// Threads; 0 for one per available core.
     pub workers: usize,
-    /// Rows (tokens) that a worker computes in one step at most; it also bounds the responses sampled at a time.
+    /// Rows (tokens) per thread in one step at most; it also bounds the responses sampled at a time.
     pub max_batch_tokens: usize,
     /// Bytes for keys and values of all workers, allocated when needed; 0 for 512 MiB, or one sequence of the
     /// model's whole context if that is more.
@@ -73,7 +77,7 @@ pub struct Engine {
     instructions: Instructions,
     /// Held while requests are queued, and for the whole of a reload.
     gate: Mutex<()>,
-    workers: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl fmt::Debug for Engine {
@@ -81,7 +85,7 @@ impl fmt::Debug for Engine {
         f.debug_struct("Engine")
             .field("layers", &self.config.num_hidden_layers)
             .field("hidden", &self.config.hidden_size)
-            .field("workers", &self.workers.len())
+            .field("threads", &self.threads.len())
             .field("instructions", &self.instructions)
             .finish_non_exhaustive()
     }
@@ -130,26 +134,33 @@ impl Engine {
             );
             return Err(Error::config("kv_bytes", problem));
         }
-        let count = match options.workers {
+        let threads = match options.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
+        let (workers, members) = if decoder.weight_bytes() < TOGETHER { (threads, 1) } else { (1, threads) };
         let limits = Limits { vocab: config.vocab_size, context, has_head: head != Head::None };
         let pool = Pool::new(decoder.block_len(), blocks);
         let model = Model { tokenizer, end_tokens: config.eos_token_ids.clone() };
         let base = Variant { adapter: None, head, root: 0 };
-        let shared = Arc::new(Shared::new(model, base, decoder, pool, count, options.max_batch_tokens));
+        let shared = Arc::new(Shared::new(model, base, decoder, pool, workers, options.max_batch_tokens * members));
         let (config, gate) = (config.clone(), Mutex::new(()));
-        let mut engine = Engine { shared, config, limits, instructions, gate, workers: Vec::with_capacity(count) };
-        for me in 0..count {
+        let mut engine = Engine { shared, config, limits, instructions, gate, threads: Vec::with_capacity(threads) };
+        for me in 0..workers {
+            let (team, helpers) = Team::new(members);
             let shared = Arc::clone(&engine.shared);
-            let thread = std::thread::Builder::new().name(format!("engine-{me}"));
-            let handle = thread
-                .spawn(move || worker::work(&shared, me))
-                .map_err(|e| Error::internal("engine", "cannot start a worker thread").because(e))?;
-            engine.workers.push(handle);
+            engine.spawn(move || worker::work(&shared, me, team))?;
+            helpers.into_iter().try_for_each(|helper| engine.spawn(move || helper.help()))?;
         }
         Ok(engine)
+    }
+
+    fn spawn(&mut self, body: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(format!("engine-{}", self.threads.len()));
+        let handle = thread.spawn(body);
+        let handle = handle.map_err(|e| Error::internal("engine", "cannot start a thread").because(e))?;
+        self.threads.push(handle);
+        Ok(())
     }
 
     /// Totals so far.
@@ -227,9 +238,9 @@ impl Inference for Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.shared.close();
-        for worker in self.workers.drain(..) {
-            // A worker that panicked has closed the engine already.
-            let _ = worker.join();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has closed the engine already.
+            let _ = thread.join();
         }
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn pack(
         if config.tie_word_embeddings {
             (None, Parts::matrix(values(&embedding), vocab, hidden))
         } else {
-            let rows = Parts::rows(values(&embedding), hidden);
+            let rows = Parts::matrix(values(&embedding), vocab, hidden);
             drop(embedding);
             (Some(rows), Parts::matrix(values(&take("lm_head.weight", &wide)?), vocab, hidden))
         }

@@ -2,32 +2,36 @@
 //!
 //! In: turns from [`Shared`]. Out: each job's output, or its error. A panic in a step fails the jobs of that step
 //! and nothing else.
+//!
+//! The threads of an engine are workers of their own, or one worker with a team of helpers (`Engine::new` says when).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::native::{Decoder, Sampler, Scratch, Span};
+use super::native::{Decoder, Sampler, Scratch, Span, Team};
 use super::request::Output;
 use super::shared::{Running, Shared};
 use super::stats::StepCount;
 use crate::{Error, Result};
 
-/// The body of worker thread `me`.
-pub(super) fn work(shared: &Arc<Shared>, me: usize) {
+/// The body of the thread that takes turns as worker `me`, with the threads of `team`.
+pub(super) fn work(shared: &Arc<Shared>, me: usize, team: Team) {
     // A bug outside of a step must not leave callers waiting: dropped jobs fail, and the engine closes.
-    if catch_unwind(AssertUnwindSafe(|| run(shared, me))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| run(shared, me, team))).is_err() {
         shared.close();
     }
 }
 
-fn run(shared: &Shared, me: usize) {
+fn run(shared: &Shared, me: usize, mut team: Team) {
     let mut running = Vec::new();
     let mut memory: Option<(Scratch, Sampler)> = None;
     while let Some(decoder) = shared.turn(me, &mut running) {
-        let (scratch, sampler) =
-            memory.get_or_insert_with(|| (decoder.scratch(shared.most_rows), Sampler::new(decoder.shape().vocab)));
-        let stepped = catch_unwind(AssertUnwindSafe(|| step(shared, &decoder, scratch, sampler, &mut running)));
+        let (scratch, sampler) = memory.get_or_insert_with(|| {
+            (decoder.scratch(shared.most_rows, team.members()), Sampler::new(decoder.shape().vocab))
+        });
+        let means = Means { decoder: &decoder, team: &mut team, scratch, sampler };
+        let stepped = catch_unwind(AssertUnwindSafe(|| step(shared, means, &mut running)));
         if let Err(panic) = stepped {
             let cause = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             for r in &mut running {
@@ -39,7 +43,16 @@ fn run(shared: &Shared, me: usize) {
     }
 }
 
-fn step(shared: &Shared, decoder: &Decoder, scratch: &mut Scratch, sampler: &mut Sampler, running: &mut [Running]) {
+/// What a worker computes with.
+struct Means<'a> {
+    decoder: &'a Decoder,
+    team: &'a mut Team,
+    scratch: &'a mut Scratch,
+    sampler: &'a mut Sampler,
+}
+
+fn step(shared: &Shared, means: Means<'_>, running: &mut [Running]) {
+    let Means { decoder, team, scratch, sampler } = means;
     let started = Instant::now();
     let mut count = StepCount::default();
     // Which job each wanted row belongs to.
@@ -53,7 +66,7 @@ fn step(shared: &Shared, decoder: &Decoder, scratch: &mut Scratch, sampler: &mut
         spans.push(Span { tokens, start: r.job.computed(), blocks: lease.blocks(), wanted, adapter });
         *if r.job.is_decoding() { &mut count.decoded } else { &mut count.prompt } += tokens.len() as u64;
     }
-    let rows = decoder.step(scratch, &spans);
+    let rows = decoder.step(team, scratch, &spans);
     debug_assert_eq!(rows, owners.len());
     drop(spans);
     for r in running.iter_mut() {
@@ -71,7 +84,7 @@ fn step(shared: &Shared, decoder: &Decoder, scratch: &mut Scratch, sampler: &mut
             continue;
         }
         let rows = whole.min(Decoder::logit_rows(scratch));
-        decoder.logits(scratch, at, rows);
+        decoder.logits(team, scratch, at, rows);
         for (row, &owner) in owners[at..at + rows].iter().enumerate() {
             // A job that failed in an earlier row has no use for the later ones.
             if done.last().is_some_and(|(last, _)| *last == owner) {

@@ -12,7 +12,7 @@
 
 use super::simd::{LANES, Simd};
 
-/// One span of tokens in one layer.
+/// One span of tokens in one layer, for one key-value head.
 #[derive(Clone, Copy)]
 pub(super) struct Attention<'a> {
     pub(super) queries: *const f32,
@@ -31,6 +31,8 @@ pub(super) struct Attention<'a> {
     /// Where this layer starts in a block.
     pub(super) layer: usize,
     pub(super) kv_heads: usize,
+    /// The one of them to be computed, with its query heads.
+    pub(super) head: usize,
     /// Query heads per key-value head.
     pub(super) group: usize,
     pub(super) key_width: usize,
@@ -43,26 +45,25 @@ pub(super) struct Attention<'a> {
 /// Queries a tile may hold at most, on any instruction set.
 pub(super) const MAX_QUERIES: usize = 4;
 
-/// All heads: tiles of `Q` queries against `B` blocks, the rest one query against `C` blocks at a time.
+/// Tiles of `Q` queries against `B` blocks, the rest one query against `C` blocks at a time.
 #[inline(always)]
 pub(super) unsafe fn attention<S: Simd, const Q: usize, const B: usize, const C: usize>(a: &Attention<'_>) {
-    for head in 0..a.kv_heads {
-        let queries = a.rows * a.group;
-        let mut first = 0;
-        while first + Q <= queries {
-            tile::<S, Q, B>(a, head, first);
-            first += Q;
-        }
-        while first < queries {
-            tile::<S, 1, C>(a, head, first);
-            first += 1;
-        }
+    let queries = a.rows * a.group;
+    let mut first = 0;
+    while first + Q <= queries {
+        tile::<S, Q, B>(a, first);
+        first += Q;
+    }
+    while first < queries {
+        tile::<S, 1, C>(a, first);
+        first += 1;
     }
 }
 
-/// Queries `first..first + Q` of a key-value head, numbered row by row and head by head within its group.
+/// Queries `first..first + Q` of the head, numbered row by row and head by head within its group.
 #[inline(always)]
-unsafe fn tile<S: Simd, const Q: usize, const B: usize>(a: &Attention<'_>, head: usize, first: usize) {
+unsafe fn tile<S: Simd, const Q: usize, const B: usize>(a: &Attention<'_>, first: usize) {
+    let head = a.head;
     let mut queries = [std::ptr::null::<f32>(); Q];
     let mut outs = [std::ptr::null_mut::<f32>(); Q];
     let mut lengths = [0; Q];

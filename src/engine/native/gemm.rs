@@ -6,18 +6,26 @@
 //! How rows and panels are cut into register tiles, and `k` into blocks, changes which element is worked on
 //! when, never that order: a row's result does not depend on the rows beside it.
 
-use super::simd::{LANES, Simd};
+use std::mem::MaybeUninit;
 use std::ops::Range;
+
+use super::simd::{LANES, Simd};
+use super::stored::{Element, F32, Stored};
 
 /// Inputs worked on at a time: two panels of weights of this length stay in the first-level cache.
 const BLOCK: usize = 256;
 /// Panels worked on at a time: their block of weights stays in the second-level cache.
 const GROUP: usize = 8;
+/// From this many rows on, 16-bit weights are made f32 once for all rows instead of once for each tile.
+const WIDENED: usize = 4;
 
 /// One product. Pointers are to the first row and to the first panel.
 #[derive(Clone, Copy)]
 pub(super) struct Gemm {
-    pub(super) weights: *const f32,
+    pub(super) weights: *const u8,
+    pub(super) stored: Stored,
+    /// Of the columns.
+    pub(super) scales: *const f32,
     pub(super) k: usize,
     pub(super) panels: usize,
     pub(super) x: *const f32,
@@ -29,53 +37,134 @@ pub(super) struct Gemm {
     pub(super) add: bool,
 }
 
-/// One block of a product: panels, inputs, and whether its sums go on from what `out` holds.
+// SAFETY: threads get products of disjoint panels, so no two of them write the same place.
+unsafe impl Sync for Gemm {}
+
+impl Gemm {
+    /// The product for some of its panels.
+    ///
+    /// # Safety
+    /// There are as many panels.
+    pub(super) unsafe fn part(&self, panels: Range<usize>) -> Gemm {
+        Gemm {
+            weights: self.weights.add(panels.start * self.k * LANES * self.stored.bytes()),
+            scales: self.scales.add(panels.start * LANES),
+            panels: panels.len(),
+            out: self.out.add(panels.start * LANES),
+            ..*self
+        }
+    }
+}
+
+/// One block of a product: panels, inputs, the weights of both, and whether its sums go on from what `out` holds.
 pub(super) struct Block {
-    pub(super) panels: Range<usize>,
-    pub(super) k: Range<usize>,
-    pub(super) from_out: bool,
+    panels: Range<usize>,
+    k: Range<usize>,
+    weights: *const u8,
+    /// Of the columns of its first panel on.
+    scales: *const f32,
+    /// Bytes from one panel to the next.
+    panel_bytes: usize,
+    from_out: bool,
 }
 
-/// The blocks of a product, in an order that gives every element its inputs in turn.
-pub(super) fn blocks(g: &Gemm) -> impl Iterator<Item = Block> {
-    let Gemm { panels, k, add, .. } = *g;
-    (0..panels).step_by(GROUP).flat_map(move |first| {
-        (0..k).step_by(BLOCK).map(move |start| Block {
-            panels: first..panels.min(first + GROUP),
-            k: start..k.min(start + BLOCK),
-            from_out: add || start > 0,
-        })
-    })
-}
-
-/// As many tiles of `R` rows by `P` panels as fit from `row` on; gives the first row that is left.
+/// All blocks of a product, in an order that gives every element its inputs in turn. `tiled` computes one whose weights
+/// are of its type.
 #[inline(always)]
-pub(super) unsafe fn tiles<S: Simd, const R: usize, const P: usize>(g: &Gemm, block: &Block, row: usize) -> usize {
-    let end = row + (g.rows - row) / R * R;
+pub(super) unsafe fn blocks<S: Simd, E: Element>(g: &Gemm, stored: impl Fn(&Block), widened: impl Fn(&Block)) {
+    let bytes = E::STORED.bytes();
+    let mut wide = MaybeUninit::<[f32; GROUP * BLOCK * LANES]>::uninit();
+    for first in (0..g.panels).step_by(GROUP) {
+        for start in (0..g.k).step_by(BLOCK) {
+            let block = Block {
+                panels: first..g.panels.min(first + GROUP),
+                k: start..g.k.min(start + BLOCK),
+                weights: g.weights.add((first * g.k + start) * LANES * bytes),
+                scales: g.scales.add(first * LANES),
+                panel_bytes: g.k * LANES * bytes,
+                from_out: g.add || start > 0,
+            };
+            if E::STORED == Stored::F32 || g.rows < WIDENED {
+                stored(&block);
+            } else {
+                widened(&widen::<S, E>(block, wide.as_mut_ptr().cast()));
+            }
+        }
+    }
+}
+
+/// The same block with f32 weights, in `wide`.
+#[inline(always)]
+unsafe fn widen<S: Simd, E: Element>(block: Block, wide: *mut f32) -> Block {
+    let vectors = block.k.len();
+    for panel in 0..block.panels.len() {
+        let from = block.weights.add(panel * block.panel_bytes);
+        let scale = S::load(block.scales.add(panel * LANES));
+        for i in 0..vectors {
+            let v = E::load::<S>(from.add(i * LANES * E::STORED.bytes()), scale);
+            S::store(wide.add((panel * vectors + i) * LANES), v);
+        }
+    }
+    Block { weights: wide.cast(), panel_bytes: vectors * LANES * F32::STORED.bytes(), ..block }
+}
+
+/// The rows of a product, cut into tiles of nearly the same number of rows: a small rest would use few registers.
+pub(super) struct Tiles {
+    /// Rows of the smaller tiles, and how many tiles there are.
+    rows: usize,
+    count: usize,
+    /// How many have a row more; they are first.
+    larger: usize,
+}
+
+impl Tiles {
+    pub(super) fn new(rows: usize, most: usize) -> Self {
+        let count = rows.div_ceil(most).max(1);
+        Tiles { rows: rows / count, count, larger: rows % count }
+    }
+
+    /// The first rows of the tiles of `size` rows.
+    fn of(&self, size: usize) -> (usize, usize) {
+        match size {
+            _ if size == self.rows + 1 => (0, self.larger * size),
+            _ if size == self.rows => {
+                let first = self.larger * (size + 1);
+                (first, first + (self.count - self.larger) * size)
+            }
+            _ => (0, 0),
+        }
+    }
+}
+
+/// The tiles of `R` rows, by `P` panels.
+#[inline(always)]
+pub(super) unsafe fn tiles<S: Simd, E: Element, const R: usize, const P: usize>(
+    g: &Gemm,
+    block: &Block,
+    tiles: &Tiles,
+) {
+    let (first, end) = tiles.of(R);
     let mut panel = block.panels.start;
-    while row < end && panel + P <= block.panels.end {
-        let mut r = row;
-        while r < end {
-            tile::<S, R, P>(g, block, panel, r);
-            r += R;
+    while first < end && panel < block.panels.end {
+        let all = panel + P <= block.panels.end;
+        for row in (first..end).step_by(R) {
+            if all { tile::<S, E, R, P>(g, block, panel, row) } else { tile::<S, E, R, 1>(g, block, panel, row) }
         }
-        panel += P;
+        panel += if all { P } else { 1 };
     }
-    while row < end && panel < block.panels.end {
-        let mut r = row;
-        while r < end {
-            tile::<S, R, 1>(g, block, panel, r);
-            r += R;
-        }
-        panel += 1;
-    }
-    end
 }
 
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const P: usize>(g: &Gemm, block: &Block, panel: usize, row: usize) {
-    let weights = g.weights.add(panel * g.k * LANES);
-    let x = g.x.add(row * g.x_stride);
+unsafe fn tile<S: Simd, E: Element, const R: usize, const P: usize>(g: &Gemm, block: &Block, panel: usize, row: usize) {
+    let first = panel - block.panels.start;
+    let weights = block.weights.add(first * block.panel_bytes);
+    let mut scales = [S::splat(1.0); P];
+    if E::STORED == Stored::Int8 {
+        for p in 0..P {
+            scales[p] = S::load(block.scales.add((first + p) * LANES));
+        }
+    }
+    let x = g.x.add(row * g.x_stride + block.k.start);
     let out = g.out.add(row * g.out_stride + panel * LANES);
     let mut sums = [[S::splat(0.0); P]; R];
     if block.from_out {
@@ -85,11 +174,10 @@ unsafe fn tile<S: Simd, const R: usize, const P: usize>(g: &Gemm, block: &Block,
             }
         }
     }
-    let mut i = block.k.start;
-    while i < block.k.end {
+    for i in 0..block.k.len() {
         let mut w = [S::splat(0.0); P];
         for p in 0..P {
-            w[p] = S::load(weights.add((p * g.k + i) * LANES));
+            w[p] = E::load::<S>(weights.add(p * block.panel_bytes + i * LANES * E::STORED.bytes()), scales[p]);
         }
         for r in 0..R {
             let x = S::splat(*x.add(r * g.x_stride + i));
@@ -97,7 +185,6 @@ unsafe fn tile<S: Simd, const R: usize, const P: usize>(g: &Gemm, block: &Block,
                 sums[r][p] = S::fma(x, w[p], sums[r][p]);
             }
         }
-        i += 1;
     }
     for r in 0..R {
         for p in 0..P {

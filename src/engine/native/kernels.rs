@@ -7,6 +7,7 @@ use super::attention::{self, Attention};
 use super::gemm::{self, Gemm};
 use super::pointwise::{self, Exponentials, Gated, RmsNorm, Rotary, SoftCap};
 use super::simd::Portable;
+use super::stored::{Bf16, Element, F16, F32, Int8, Stored};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
@@ -27,7 +28,8 @@ impl Instructions {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
             if avx2 && is_x86_feature_detected!("avx512f") {
                 found.push(Instructions::Avx512);
             }
@@ -74,7 +76,7 @@ pub(super) struct Kernels {
     pub(super) exponentials: unsafe fn(&Exponentials),
 }
 
-/// `tiles` are (rows, panels) of the matrix product, from large to one row; `attention` is (queries, blocks) of
+/// `tiles` are (rows, panels) of the matrix product, for every number of rows from the largest down; `attention` is (queries, blocks) of
 /// a tile, then the blocks of a single query. Both fill the set's registers without spilling.
 macro_rules! kernels {
     ($(#[$cfg:meta])* $name:ident = $simd:ty, $(feature $feature:literal,)?
@@ -83,11 +85,21 @@ macro_rules! kernels {
         static $name: Kernels = {
             $(#[target_feature(enable = $feature)])?
             unsafe fn gemm(g: &Gemm) {
-                for block in gemm::blocks(g) {
-                    let mut row = 0;
-                    $(row = gemm::tiles::<$simd, $rows, $panels>(g, &block, row);)+
-                    debug_assert_eq!(row, g.rows);
+                match g.stored {
+                    Stored::F32 => product::<F32>(g),
+                    Stored::Bf16 => product::<Bf16>(g),
+                    Stored::F16 => product::<F16>(g),
+                    Stored::Int8 => product::<Int8>(g),
                 }
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn product<E: Element>(g: &Gemm) {
+                gemm::blocks::<$simd, E>(g, |block| unsafe { tiled::<E>(g, block) }, |block| unsafe { tiled::<F32>(g, block) });
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn tiled<E: Element>(g: &Gemm, block: &gemm::Block) {
+                let tiles = gemm::Tiles::new(g.rows, [$($rows),+][0]);
+                $(gemm::tiles::<$simd, E, $rows, $panels>(g, block, &tiles);)+
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn attend(a: &Attention<'_>) {
@@ -126,8 +138,8 @@ macro_rules! kernels {
     };
 }
 
-kernels!(#[cfg(target_arch = "x86_64")] AVX512 = x86::Avx512, feature "avx2,fma,avx512f",
-    tiles (12, 2) (8, 2) (4, 4) (2, 8) (1, 8), attention 4 4 8);
-kernels!(#[cfg(target_arch = "x86_64")] AVX2 = x86::Avx2, feature "avx2,fma",
-    tiles (6, 1) (4, 1) (2, 2) (1, 4), attention 2 2 4);
+kernels!(#[cfg(target_arch = "x86_64")] AVX512 = x86::Avx512, feature "avx2,fma,f16c,avx512f",
+    tiles (12, 2) (11, 2) (10, 2) (9, 2) (8, 2) (7, 2) (6, 4) (5, 4) (4, 4) (3, 4) (2, 8) (1, 8), attention 4 4 8);
+kernels!(#[cfg(target_arch = "x86_64")] AVX2 = x86::Avx2, feature "avx2,fma,f16c",
+    tiles (6, 1) (5, 1) (4, 1) (3, 2) (2, 2) (1, 4), attention 2 2 4);
 kernels!(PORTABLE = Portable, tiles (2, 1) (1, 2), attention 1 2 2);

@@ -10,8 +10,8 @@ use std::borrow::Cow;
 /// The packed weights of a model, made one tensor at a time.
 #[derive(Debug)]
 pub struct Parts {
-    /// [`Parts::rows`] of `[vocab, hidden]`; `None` where the unembedding is the embedding.
-    pub embedding: Option<Lines>,
+    /// [`Parts::matrix`] of `[vocab, hidden]`; `None` where the unembedding is the embedding.
+    pub embedding: Option<Packed>,
     /// One per layer.
     pub layers: Vec<Layer>,
     /// [`Parts::vector`] of `[hidden]`, the final norm.
@@ -25,16 +25,6 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Rows of `[rows, width]`, each from a cache line on.
-    pub fn rows(weights: &[f32], width: usize) -> Lines {
-        let stride = padded(width);
-        let mut lines = Lines::zeroed(weights.len() / width * stride);
-        for (to, from) in lines.as_mut_slice().chunks_mut(stride).zip(weights.chunks(width)) {
-            to[..width].copy_from_slice(from);
-        }
-        lines
-    }
-
     /// The weights of a norm, with the shape's offset.
     pub fn norm(shape: &Shape, weights: &[f32]) -> Lines {
         line(weights, shape.norm_offset)
@@ -197,6 +187,13 @@ impl Layer {
             window: t.window.unwrap_or(usize::MAX),
             angles,
         }
+    }
+}
+
+impl Layer {
+    /// Bytes of its matrices.
+    pub(super) fn bytes(&self) -> usize {
+        [&self.qkv, &self.output, &self.gate_up, &self.down].map(Packed::bytes).iter().sum()
     }
 }
 

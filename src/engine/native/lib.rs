@@ -18,6 +18,7 @@ mod adapter;
 mod angles;
 mod attention;
 mod decoder;
+mod forward;
 mod gemm;
 mod kernels;
 mod layer;
@@ -26,6 +27,8 @@ mod pointwise;
 mod sample;
 mod shape;
 mod simd;
+mod stored;
+mod team;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -37,3 +40,4 @@ pub use memory::{Lines, Packed};
 pub use sample::{Choice, Sampler};
 pub use shape::{Activation, Shape};
 pub use simd::LANES;
+pub use team::{Helper, Team};

@@ -1,11 +1,11 @@
 //! Cache-line aligned memory, and weights packed for the matrix product.
 //!
-//! In: row-major f32 weights `[n, k]` as a checkpoint stores them. Out: [`Packed`] panels of sixteen columns,
-//! `[panels][k][16]`, so that one step over `k` reads one cache line per panel. Unused columns are zero, which
-//! lets every kernel work on whole vectors.
+//! In: row-major f32 weights `[n, k]`. Out: [`Packed`] panels of sixteen columns, `[panels][k][16]`, so that one step
+//! over `k` reads one vector per panel. Unused columns are zero, which lets every kernel work on whole vectors.
 
+use super::gemm::Gemm;
 use super::simd::LANES;
-use std::ops::Range;
+use super::stored::{Stored, scale};
 
 /// One cache line.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,18 @@ impl Lines {
     pub fn as_slice(&self) -> &[f32] {
         // SAFETY: `Line` is `repr(C)` with exactly LANES f32 and no padding.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LANES) }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        let values = self.as_slice();
+        // SAFETY: the same memory; every byte of an f32 may be read.
+        unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+    }
+
+    pub(super) fn as_mut_bytes(&mut self) -> &mut [u8] {
+        let values = self.as_mut_slice();
+        // SAFETY: the same memory; any bytes are an f32.
+        unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
     }
 
     /// All values, to be written.
@@ -75,9 +87,38 @@ impl Matrix {
         self.lines.as_mut_slice()[i * stride..].as_mut_ptr()
     }
 
+    /// The rows, for threads that each write other ones.
+    pub(super) fn shared(&mut self) -> Shared {
+        Shared { rows: self.ptr_mut(0), stride: self.stride }
+    }
+
     pub(super) fn copy_row(&mut self, from: usize, to: usize) {
         let stride = self.stride;
         self.lines.as_mut_slice().copy_within(from * stride..(from + 1) * stride, to * stride);
+    }
+}
+
+/// Rows of a [`Matrix`], which must outlive it.
+pub(super) struct Shared {
+    rows: *mut f32,
+    pub(super) stride: usize,
+}
+
+// SAFETY: who writes a row sees to it that nobody else uses it meanwhile.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// # Safety
+    /// The matrix has this row.
+    pub(super) unsafe fn row(&self, i: usize) -> *mut f32 {
+        self.rows.add(i * self.stride)
+    }
+
+    /// # Safety
+    /// The matrix has this row, and nobody else uses it meanwhile.
+    #[expect(clippy::mut_from_ref, reason = "the rows of other threads are others")]
+    pub(super) unsafe fn row_mut(&self, i: usize) -> &mut [f32] {
+        std::slice::from_raw_parts_mut(self.row(i), self.stride)
     }
 }
 
@@ -85,6 +126,9 @@ impl Matrix {
 #[derive(Debug)]
 pub struct Packed {
     data: Lines,
+    pub(super) stored: Stored,
+    /// One per column; whatever [`Stored`] does not need them for has ones.
+    scales: Lines,
     /// Inputs.
     pub(super) k: usize,
     pub(super) panels: usize,
@@ -94,38 +138,48 @@ pub struct Packed {
 
 impl Packed {
     /// Packs `columns` outputs of `k` inputs each; `source(column)` is the output's weight row, or `None` for
-    /// a column of padding. Large matrices are packed by several threads.
+    /// a column of padding. The weights rest in the smallest form that holds each of them exactly. Large matrices are
+    /// packed by several threads.
     pub(super) fn new<'a>(k: usize, columns: usize, source: impl Fn(usize) -> Option<&'a [f32]> + Sync) -> Self {
         let panels = columns.div_ceil(LANES);
-        let mut data = Lines::zeroed(panels * k * LANES);
-        let size = k * LANES;
-        let pack = |panels: Range<usize>, out: &mut [f32]| {
-            for (panel, out) in panels.zip(out.chunks_exact_mut(size)) {
-                for lane in 0..LANES {
-                    let column = panel * LANES + lane;
-                    let row = if column < columns { source(column) } else { None };
-                    for (i, &w) in row.unwrap_or(&[]).iter().enumerate() {
-                        out[i * LANES + lane] = w;
-                    }
-                }
-            }
-        };
-        let threads = match panels * size {
+        let threads = match panels * k * LANES {
             0..1_000_000 => 1,
             _ => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        if threads == 1 || size == 0 {
-            pack(0..panels, data.as_mut_slice());
+        let stored = Stored::of(columns, threads, &source);
+        let scale_of = |column: usize| match (stored, if column < columns { source(column) } else { None }) {
+            (Stored::Int8, Some(row)) => scale(row).unwrap_or(1.0),
+            _ => 1.0,
+        };
+        let mut scales = Lines::zeroed(panels * LANES);
+        scales.as_mut_slice().iter_mut().enumerate().for_each(|(column, to)| *to = scale_of(column));
+        let mut data = Lines::zeroed((panels * k * LANES * stored.bytes()).div_ceil(size_of::<f32>()));
+        let size = k * LANES * stored.bytes();
+        let share = panels.div_ceil(threads).max(1);
+        let zeros = vec![0.0; k];
+        let pack = |first: usize, out: &mut [u8]| {
+            for (panel, out) in out.chunks_exact_mut(size.max(1)).enumerate() {
+                let rows: [&[f32]; LANES] = std::array::from_fn(|lane| {
+                    let column = (first + panel) * LANES + lane;
+                    let row = if column < columns { source(column) } else { None };
+                    row.unwrap_or(&zeros)
+                });
+                let first = (first + panel) * LANES;
+                stored.store(&rows, &std::array::from_fn(|lane| scales.as_slice()[first + lane]), out);
+            }
+        };
+        let bytes = &mut data.as_mut_bytes()[..panels * size];
+        if threads == 1 {
+            pack(0, bytes);
         } else {
-            let share = panels.div_ceil(threads);
             std::thread::scope(|scope| {
-                for (part, out) in data.as_mut_slice().chunks_mut(share * size).enumerate() {
+                for (part, out) in bytes.chunks_mut((share * size).max(1)).enumerate() {
                     let pack = &pack;
-                    scope.spawn(move || pack(part * share..panels.min((part + 1) * share), out));
+                    scope.spawn(move || pack(part * share, out));
                 }
             });
         }
-        Packed { data, k, panels, bias: None }
+        Packed { data, stored, scales, k, panels, bias: None }
     }
 
     /// The same weights with a bias: `source(column)` is that of an output, 0 for a column of padding.
@@ -139,12 +193,25 @@ impl Packed {
     /// The weight row of an output, which is one lane of its panel.
     pub(super) fn row(&self, column: usize, out: &mut [f32]) {
         let start = column / LANES * self.k * LANES + column % LANES;
-        let weights = self.data.as_slice()[start..].iter().step_by(LANES);
-        out.iter_mut().zip(weights).for_each(|(to, from)| *to = *from);
+        let data = &self.data.as_bytes()[start * self.stored.bytes()..];
+        self.stored.gather(data, self.scales.as_slice()[column], out);
     }
 
-    /// The weights of `panel` and the panels after it.
-    pub(super) fn ptr(&self, panel: usize) -> *const f32 {
-        self.data.as_slice()[panel * self.k * LANES..].as_ptr()
+    /// The product with `rows` rows of `x`, into `out`; both are a first row and the f32 from one row to the next.
+    pub(super) fn product(
+        &self,
+        (x, x_stride): (*const f32, usize),
+        rows: usize,
+        (out, out_stride): (*mut f32, usize),
+        add: bool,
+    ) -> Gemm {
+        let (weights, stored) = (self.data.as_bytes().as_ptr(), self.stored);
+        let scales = self.scales.as_slice().as_ptr();
+        Gemm { weights, stored, scales, k: self.k, panels: self.panels, x, x_stride, rows, out, out_stride, add }
+    }
+
+    /// Bytes of its weights.
+    pub(super) fn bytes(&self) -> usize {
+        self.panels * self.k * LANES * self.stored.bytes()
     }
 }

@@ -1,6 +1,8 @@
 //! Kernels that work row by row: RMS norm, rotary embedding, gated units, soft caps, and the exponentials behind a
 //! softmax.
 
+use std::ops::Range;
+
 use super::simd::{LANES, Simd};
 
 /// `out = x / sqrt(mean(x^2) + eps) * weight` over `width` elements, or that added to `out`; padding stays zero.
@@ -17,6 +19,20 @@ pub(super) struct RmsNorm {
     pub(super) eps: f32,
     /// Add to `out` instead of setting it.
     pub(super) add: bool,
+}
+
+// SAFETY: threads get disjoint rows.
+unsafe impl Sync for RmsNorm {}
+
+impl RmsNorm {
+    /// The same for some of its rows.
+    ///
+    /// # Safety
+    /// There are as many rows.
+    pub(super) unsafe fn part(&self, rows: Range<usize>) -> RmsNorm {
+        let (at, rows) = (rows.start * self.stride, rows.len());
+        RmsNorm { x: self.x.add(at), out: self.out.add(at), rows, ..*self }
+    }
 }
 
 #[inline(always)]
@@ -70,6 +86,19 @@ pub(super) struct Gated {
     pub(super) stride: usize,
     pub(super) width: usize,
     pub(super) rows: usize,
+}
+
+// SAFETY: threads get disjoint rows.
+unsafe impl Sync for Gated {}
+
+impl Gated {
+    /// The same for some of its rows.
+    ///
+    /// # Safety
+    /// There are as many rows.
+    pub(super) unsafe fn part(&self, rows: Range<usize>) -> Gated {
+        Gated { x: self.x.add(rows.start * self.stride), rows: rows.len(), ..*self }
+    }
 }
 
 /// Activation `gate / (1 + e^-gate)`.

@@ -4,6 +4,8 @@
 //! version below only say how one operation is done. All kernels use the same lanes in the same order, so two
 //! instruction sets with fused multiply-add give the same bits.
 
+use half::{bf16, f16};
+
 /// Lanes of one vector; also the number of tokens in a block of keys and values, and of columns in a panel.
 pub const LANES: usize = 16;
 
@@ -18,6 +20,12 @@ pub(super) trait Simd: Copy {
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
     unsafe fn store(p: *mut f32, v: Self::V);
+    /// [`LANES`] bfloat16.
+    unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// [`LANES`] float16.
+    unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// [`LANES`] whole numbers of 8 bits.
+    unsafe fn load_i8(p: *const i8) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -137,6 +145,18 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: Self::V) {
         p.cast::<Self::V>().write(v)
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self::V {
+        p.cast::<[bf16; LANES]>().read_unaligned().map(bf16::to_f32)
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self::V {
+        p.cast::<[f16; LANES]>().read_unaligned().map(f16::to_f32)
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::V {
+        p.cast::<[i8; LANES]>().read().map(f32::from)
     }
     #[inline(always)]
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
