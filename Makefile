@@ -2,9 +2,9 @@
 # `make test` runs every test. Both find or fetch libtorch first (scripts/libtorch.sh).
 # `make conformance` runs the store's tests against a second S3 server (scripts/conformance).
 # `make interop` holds exports against the Python programs that read them (scripts/interop); `make clients` asks a server
-# with the clients that people have (scripts/clients); `make fuzz` throws damaged
-# bytes at every parser.
-.PHONY: demo test build lint interop clients chaos conformance fuzz setup
+# with the clients that people have (scripts/clients); `make fuzz` throws damaged bytes at every parser; `make bench`
+# measures salmon beside other programs (benches).
+.PHONY: demo test build lint interop bench clients chaos conformance fuzz setup
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SALMON := $(TARGET)/debug/salmon
@@ -25,6 +25,12 @@ lint: setup
 interop: build
 	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --example logprobs
 	scripts/interop/run.sh
+
+# Speed against transformers, CTranslate2 and TRL, and against the machine's limits: hours; BENCH="rollouts judging" and
+# BENCH_ROUNDS=1 for less (benches/run.sh).
+bench: setup
+	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --release --features bench --example bench
+	benches/run.sh
 
 # `salmon serve` against ADBC, psycopg, psql and a browser (scripts/clients).
 clients: build
