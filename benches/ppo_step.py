@@ -14,12 +14,13 @@ from trl.experimental.ppo import PPOConfig, PPOTrainer
 from side_by_side import MODELS, ROUNDS, Rows, Salmon, same, say, tokens
 from training import ARGUMENTS, LEARNING_RATE, LORA, InTurn, tokenizer
 
-ROLLOUTS, PROMPT, NEW = 64, 64, 64
+ROLLOUTS = {"0.2M": 64, "45M": 16}
+PROMPT, NEW = 64, 64
 COMMON = {"kl_coef": 0.05, "kl_estimator": "k1", "cliprange": 0.2, "cliprange_value": 0.2, "vf_coef": 0.1, "gamma": 1.0,
           "lam": 0.95, "temperature": 1.0, "whiten_rewards": False}
 
 
-def prompts(name, *which, count=ROLLOUTS):
+def prompts(name, count, *which):
     draw = tokens(name, *which)
     return [draw(PROMPT) for _ in range(count)]
 
@@ -48,7 +49,7 @@ class Both:
         value.score.requires_grad_(True)
         turns = InTurn(ours)
         # "[PAD]" is an id beyond the vocabulary, which TRL masks: no response has it, so all have the same length.
-        data = Dataset.from_dict({"input_ids": prompts(self.name, "TRL", count=self.arguments.total_episodes)})
+        data = Dataset.from_dict({"input_ids": prompts(self.name, self.arguments.total_episodes, "TRL")})
         PPOTrainer(
             args=self.arguments, processing_class=tokenizer(self.folder, "[PAD]"), value_model=value, reward_model=scorer(),
             model=AutoModelForCausalLM.from_pretrained(self.folder, dtype="float32"), ref_model=None,
@@ -88,15 +89,16 @@ def main():
     rows, salmon = Rows(__file__), Salmon()
     for name in [name for name in MODELS if name != "500M"]:
         check(salmon, name)
-        both = Both(salmon, name, ROLLOUTS, epochs=2, mini_batches=2, steps=ROUNDS + 1)
+        rollouts = ROLLOUTS[name]
+        both = Both(salmon, name, rollouts, epochs=2, mini_batches=2, steps=ROUNDS + 1)
         say(f"{name}, steps of PPO")
 
-        def ours(step, name=name):
-            return salmon.ask("ppo_step", prompts=prompts(name, step), max_tokens=NEW, seed=step + 1)
+        def ours(step, name=name, rollouts=rollouts):
+            return salmon.ask("ppo_step", prompts=prompts(name, rollouts, step), max_tokens=NEW, seed=step + 1)
 
         seconds = both.train(ours).seconds
-        setting = f"LoRA r {LORA['r']}, {ROLLOUTS} rollouts of {PROMPT} + {NEW} tokens; rollouts/s"
-        rows.compare("PPO step", name, setting, ROLLOUTS, seconds, {"TRL": 5})
+        setting = f"LoRA r {LORA['r']}, {rollouts} rollouts of {PROMPT} + {NEW} tokens; rollouts/s"
+        rows.compare("PPO step", name, setting, rollouts, seconds, {"TRL": 5})
         salmon.ask("close")
 
 

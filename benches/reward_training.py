@@ -15,7 +15,7 @@ from trl import RewardConfig, RewardTrainer
 from side_by_side import MODELS, ROUNDS, VOCAB, Rows, Salmon, same, say
 from training import ARGUMENTS, LEARNING_RATE, LORA, InTurn, tokenizer
 
-PAIRS, LONGEST = 32, 1024
+PAIRS, LONGEST = {"0.2M": 32, "45M": 8}, 1024
 
 
 def pairs(name, count):
@@ -35,21 +35,21 @@ def pairs(name, count):
     return out
 
 
-def train(salmon, name, folder, micro_batch):
+def train(salmon, name, folder, batch, micro_batch):
     """Seconds of both sides, in turn."""
     steps = ROUNDS + 1
-    data = pairs(name, PAIRS * steps)
-    config = {"learning_rate": LEARNING_RATE, "lr_scheduler_type": "constant", "warmup_ratio": 0, "batch_size": PAIRS}
+    data = pairs(name, batch * steps)
+    config = {"learning_rate": LEARNING_RATE, "lr_scheduler_type": "constant", "warmup_ratio": 0, "batch_size": batch}
     salmon.ask("reward_trainer", folder=str(folder), lora=LORA, config=config, steps=steps)
 
     def ours(step):
-        return salmon.ask("reward_step", pairs=data[step * PAIRS:(step + 1) * PAIRS])
+        return salmon.ask("reward_step", pairs=data[step * batch:(step + 1) * batch])
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype="float32")
     # The accumulated gradient is a mean over micro-batches, so TRL's step is the same with either.
     arguments = RewardConfig(
         **ARGUMENTS, max_steps=steps, per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=PAIRS // micro_batch, max_length=LONGEST)
+        gradient_accumulation_steps=batch // micro_batch, max_length=LONGEST)
     turns = InTurn(ours)
 
     class InOrder(RewardTrainer):
@@ -74,13 +74,13 @@ def train(salmon, name, folder, micro_batch):
 def main():
     rows, salmon = Rows(__file__), Salmon()
     for name in [name for name in MODELS if name != "500M"]:
-        folder = salmon.model(name)
-        for micro_batch, peer in [(PAIRS, "TRL"), (4, "TRL, micro-batches of 4")]:
+        folder, batch = salmon.model(name), PAIRS[name]
+        for micro_batch, peer in [(batch, "TRL"), (4, "TRL, micro-batches of 4")]:
             say(f"{name}, {peer}")
-            seconds = train(salmon, name, folder, micro_batch)
-            setting = f"LoRA r {LORA['r']}, {PAIRS} pairs a step, lengths of HH; pairs/s"
+            seconds = train(salmon, name, folder, batch, micro_batch)
+            setting = f"LoRA r {LORA['r']}, {batch} pairs a step, lengths of HH; pairs/s"
             seconds = {"salmon": seconds["salmon"], peer: seconds["TRL"]}
-            rows.compare("reward training", name, setting, PAIRS, seconds, {peer: 2.5})
+            rows.compare("reward training", name, setting, batch, seconds, {peer: 2.5})
         salmon.ask("close")
 
 
