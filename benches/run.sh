@@ -4,7 +4,7 @@
 #   benches/run.sh [SCRIPT ...]                    all by default; BENCH="rollouts judging" names them too
 #
 # BENCH_ROUNDS=1 is a short one, BENCH_MODELS="0.2M 45M" leaves out the large model, BENCH_THREADS is 2. SALMON_BENCH names
-# another build of examples/bench. Needs network once, for the Python environment, and 8 GB of memory and of disk.
+# another build of examples/bench. Needs network once, for the Python environment, and 12 GB of memory and 8 GB of disk.
 # The same rows land in target/bench/results.json. A missed target is no failure; a wrong result is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
