@@ -140,13 +140,11 @@ impl Place {
         salmon::catalog::session(self.run().to_str().unwrap()).await.unwrap()
     }
 
-    /// Everything below `tables/` and `models/`; manifests without what differs from run to run. Without the scratch file
-    /// `name#1` that a kill within a write leaves on disk: no manifest names it, and `salmon gc` removes it (`tests/gc.rs`).
+    /// Everything below `tables/` and `models/`; manifests without what differs from run to run.
     pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
         for (path, mut bytes) in files(&self.run()) {
-            let scratch = path.rsplit_once('#').is_some_and(|(_, n)| n.bytes().all(|b| b.is_ascii_digit()));
-            if scratch || !path.starts_with("tables/") && !path.starts_with("models/") {
+            if !path.starts_with("tables/") && !path.starts_with("models/") {
                 continue;
             }
             if path.ends_with("manifest.json") {

@@ -375,6 +375,28 @@ fn scratch_of_a_killed_process_is_removed_by_the_next() {
 }
 
 #[tokio::test]
+async fn what_a_killed_write_left_is_removed_by_who_makes_the_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().to_str().unwrap()).unwrap();
+    let graph = pipeline(None);
+    let planned = plan(&graph, &store, &Options::default()).await.unwrap();
+    let print = &planned.iter().find(|stage| stage.stage == "shards").unwrap().fingerprint;
+    let write = |key: String| {
+        let path = folder.path().join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "half").unwrap();
+        path
+    };
+    let ours =
+        ["part-00001.parquet#1", "shards/00001.json#2"].map(|name| write(format!("tables/metrics/{print}/{name}")));
+    // Somebody else may be writing this one.
+    let other = write("tables/metrics/another/part-00001.parquet#1".into());
+    run(&graph, &store, &Options::default()).await.unwrap();
+    assert_eq!(ours.map(|path| path.exists()), [false, false]);
+    assert!(other.exists());
+}
+
+#[tokio::test]
 async fn two_attempts_at_once_commit_one_version() {
     let store = Store::open("memory://").unwrap();
     let manifest = |files| Manifest::new(&version("metrics"), files, None, Lineage::default(), Default::default());

@@ -153,6 +153,7 @@ impl Turns<'_> {
             self.progress.made_elsewhere(name);
             return Ok(State::Cached);
         }
+        store::gc::sweep(self.store, resolved.outputs.values());
         let executed = match &resolved.state {
             State::Copy(from) => copy(resolved, from, self.store, self.options, self.progress).await,
             State::Run(why) => {

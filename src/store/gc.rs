@@ -276,11 +276,38 @@ fn parse(prefix: &str) -> Result<Version> {
     Version::new(Artifact { kind, name: name.into() }, print)
 }
 
-/// Files that a local write left half-done: `part-00000.parquet#1`. Listings leave them out.
+/// Files that a local write left half-done and that nobody may be writing any more.
 fn scratch(store: &Store, older: Duration, now: SystemTime) -> Vec<Litter> {
     let Some(root) = store.folder() else { return Vec::new() };
-    let mut open: Vec<PathBuf> =
-        ["tables", "models", "current", "runs", lease::FOLDER].iter().map(|name| root.join(name)).collect();
+    let folders = ["tables", "models", "current", "runs", lease::FOLDER].map(|name| root.join(name));
+    let mut found = Vec::new();
+    for (path, meta) in half_done(folders.to_vec()) {
+        let key = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+        // What is no version's is written in no time, by anybody.
+        let of_version = folder_of(&key).is_some() && !key.starts_with("current/");
+        let wanted = if of_version { older } else { older.max(LEASE_MARGIN) };
+        if !meta.modified().is_ok_and(|at| now.duration_since(at).unwrap_or_default() >= wanted) {
+            continue;
+        }
+        let litter = Litter::of(What::Scratch, key, "a write was interrupted".to_string(), &[]);
+        found.push(Litter { files: 1, bytes: meta.len(), path: Some(path), ..litter });
+    }
+    found
+}
+
+/// Removes what interrupted local writes left of `versions`. The caller holds the lease of the stage that makes them, so
+/// nobody else writes there. What cannot be removed stays for [`plan`].
+pub fn sweep<'a>(store: &Store, versions: impl IntoIterator<Item = &'a Version>) {
+    let Some(root) = store.folder() else { return };
+    for (path, _) in half_done(versions.into_iter().map(|version| root.join(version.prefix())).collect()) {
+        if let Err(e) = std::fs::remove_file(&path) {
+            tracing::warn!("{}: cannot be removed ({e}); it was left by an interrupted write", path.display());
+        }
+    }
+}
+
+/// The files below `open` that a local write left half-done: `part-00000.parquet#1`. Listings leave them out.
+fn half_done(mut open: Vec<PathBuf>) -> Vec<(PathBuf, std::fs::Metadata)> {
     let mut found = Vec::new();
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -288,19 +315,7 @@ fn scratch(store: &Store, older: Duration, now: SystemTime) -> Vec<Litter> {
             if meta.is_dir() {
                 open.push(path);
             } else if is_scratch(&path) {
-                let key = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-                // What is no version's is written in no time, by anybody.
-                let wanted = if folder_of(&key).is_some() && !key.starts_with("current/") {
-                    older
-                } else {
-                    older.max(LEASE_MARGIN)
-                };
-                if !meta.modified().is_ok_and(|at| now.duration_since(at).unwrap_or_default() >= wanted) {
-                    continue;
-                }
-                let why = "a write was interrupted".to_string();
-                let litter = Litter::of(What::Scratch, key, why, &[]);
-                found.push(Litter { files: 1, bytes: meta.len(), path: Some(path), ..litter });
+                found.push((path, meta));
             }
         }
     }
