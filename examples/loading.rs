@@ -11,7 +11,9 @@
 //! Peak is the largest resident set (`VmHWM`, mapped pages of the files included) above what the process had before;
 //! weights is what the loaded model needs: parameters times the bytes of the type it computes in.
 
-use std::borrow::Cow;
+#[path = "shared/checkpoint.rs"]
+mod checkpoint;
+
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -19,28 +21,47 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
 
-use safetensors::tensor::{Dtype, View};
+use checkpoint::{Size, make};
+use safetensors::tensor::Dtype;
 use salmon::engine::{Engine, EngineOptions, Inference};
 use salmon::model::{Head, Network, PlainWeights, Tokenizer};
 use salmon::{Error, Result};
-use serde_json::json;
-use tch::{Device, Kind, Tensor};
-
-/// A LLaMA with tied embeddings.
-struct Size {
-    name: &'static str,
-    vocab: i64,
-    hidden: i64,
-    intermediate: i64,
-    layers: i64,
-    heads: i64,
-    kv_heads: i64,
-}
+use tch::{Device, Kind};
 
 const SIZES: [Size; 3] = [
-    Size { name: "45M", vocab: 32_000, hidden: 512, intermediate: 1408, layers: 8, heads: 8, kv_heads: 8 },
-    Size { name: "500M", vocab: 151_936, hidden: 896, intermediate: 4864, layers: 24, heads: 14, kv_heads: 2 },
-    Size { name: "1.5B", vocab: 151_936, hidden: 1536, intermediate: 8960, layers: 28, heads: 12, kv_heads: 2 },
+    Size {
+        name: "45M",
+        vocab: 32_000,
+        hidden: 512,
+        intermediate: 1408,
+        layers: 8,
+        heads: 8,
+        kv_heads: 8,
+        context: 1024,
+        head: false,
+    },
+    Size {
+        name: "500M",
+        vocab: 151_936,
+        hidden: 896,
+        intermediate: 4864,
+        layers: 24,
+        heads: 14,
+        kv_heads: 2,
+        context: 1024,
+        head: false,
+    },
+    Size {
+        name: "1.5B",
+        vocab: 151_936,
+        hidden: 1536,
+        intermediate: 8960,
+        layers: 28,
+        heads: 12,
+        kv_heads: 2,
+        context: 1024,
+        head: false,
+    },
 ];
 const TYPES: [(&str, Kind, Dtype); 3] = [
     ("float32", Kind::Float, Dtype::F32),
@@ -77,7 +98,6 @@ fn all(folder: &Path, only: Option<&str>) -> Result<()> {
         for (name, kind, dtype) in TYPES {
             for shards in SHARDS {
                 let place = folder.join(format!("{}-{name}-{shards}", size.name));
-                std::fs::create_dir_all(&place).map_err(bad)?;
                 make(&place, size, kind, dtype, shards)?;
                 let what: &[&str] = match kind {
                     Kind::Float => &["network float32", "engine"],
@@ -160,84 +180,6 @@ fn resident(name: &str) -> Result<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).ok_or_else(bad)?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().map_err(|_| bad())?;
     Ok(kib * 1024.0)
-}
-
-/// Writes a checkpoint of random weights, `config.json` and a tokenizer of one word.
-fn make(folder: &Path, size: &Size, kind: Kind, dtype: Dtype, shards: usize) -> Result<()> {
-    let bad = |e: std::io::Error| Error::store(folder.display(), "cannot be written").because(e);
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": size.vocab,
-        "hidden_size": size.hidden, "intermediate_size": size.intermediate, "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads, "num_key_value_heads": size.kv_heads, "max_position_embeddings": 1024,
-        "tie_word_embeddings": true, "eos_token_id": 0
-    });
-    let tokenizer = json!({"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "unk_token": "x", "vocab": {"x": 0}}});
-    let (hidden, head) = (size.hidden, size.hidden / size.heads);
-    let mut shapes = vec![
-        ("model.embed_tokens.weight".to_string(), vec![size.vocab, hidden]),
-        ("model.norm.weight".to_string(), vec![hidden]),
-    ];
-    for layer in 0..size.layers {
-        let mut add = |name: &str, shape: &[i64]| {
-            shapes.push((format!("model.layers.{layer}.{name}.weight"), shape.to_vec()));
-        };
-        add("input_layernorm", &[hidden]);
-        add("post_attention_layernorm", &[hidden]);
-        for (name, rows) in [("q_proj", hidden), ("k_proj", size.kv_heads * head), ("v_proj", size.kv_heads * head)] {
-            add(&format!("self_attn.{name}"), &[rows, hidden]);
-        }
-        add("self_attn.o_proj", &[hidden, hidden]);
-        add("mlp.gate_proj", &[size.intermediate, hidden]);
-        add("mlp.up_proj", &[size.intermediate, hidden]);
-        add("mlp.down_proj", &[hidden, size.intermediate]);
-    }
-    let parameters: i64 = shapes.iter().map(|(_, shape)| shape.iter().product::<i64>()).sum();
-    std::fs::write(folder.join("parameters"), parameters.to_string()).map_err(bad)?;
-    std::fs::write(folder.join("config.json"), config.to_string()).map_err(bad)?;
-    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).map_err(bad)?;
-    let mut index = serde_json::Map::new();
-    let per_file = shapes.len().div_ceil(shards);
-    for (number, part) in shapes.chunks(per_file).enumerate() {
-        let file = match shards {
-            1 => "model.safetensors".to_string(),
-            _ => format!("model-{:05}-of-{shards:05}.safetensors", number + 1),
-        };
-        index.extend(part.iter().map(|(name, _)| (name.clone(), file.clone().into())));
-        let views = part.iter().map(|(name, shape)| (name, Random { shape, kind, dtype }));
-        safetensors::serialize_to_file(views, None, &folder.join(file))
-            .map_err(|e| Error::store(folder.display(), "cannot be written").because(e))?;
-    }
-    if shards > 1 {
-        let text = json!({"metadata": {}, "weight_map": index}).to_string();
-        std::fs::write(folder.join("model.safetensors.index.json"), text).map_err(bad)?;
-    }
-    Ok(())
-}
-
-/// A tensor whose bytes are made when they are written.
-struct Random<'a> {
-    shape: &'a [i64],
-    kind: Kind,
-    dtype: Dtype,
-}
-
-impl View for Random<'_> {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        // Both are 64 bits here, and no size is negative.
-        unsafe { std::slice::from_raw_parts(self.shape.as_ptr().cast(), self.shape.len()) }
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values = (Tensor::randn(self.shape, (Kind::Float, Device::Cpu)) * 0.02).to_kind(self.kind);
-        let mut bytes = vec![0; self.data_len()];
-        values.copy_data_u8(&mut bytes, values.numel());
-        Cow::Owned(bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<i64>() as usize * self.dtype.bitsize() / 8
-    }
 }
 
 /// Writes the files of a folder to the disk and takes them out of the page cache.
