@@ -1,6 +1,6 @@
 """Decoding at batch 1 against the machine's memory bandwidth.
 
-A decoded token needs every weight once: ours is bytes of weights x tokens per second, with weights in the size that the
+A decoded token needs every weight once: ours is bytes of weights x tokens per second, with weights in the form that the
 engine holds them in (keys and values come on top and are not counted). Theirs is what all threads read per second from
 memory that no cache holds, measured between the rounds.
 """
@@ -19,7 +19,7 @@ def main():
             continue
         _, model = salmon.open(name)
         weights = model["layers"] * model["layer_weights"] + model["head_weights"]
-        size = weights * model["bytes_per_weight"]
+        size = model["weight_bytes"]
         say(f"{name}, {size / 1e6:.0f} MB a token")
         rates, reads = [], []
         for number in range(-1, ROUNDS):
@@ -34,7 +34,7 @@ def main():
             if number >= 0:
                 rates.append(rate)
                 reads.append(read)
-        setting = f"batch 1, {model['bytes_per_weight']} bytes a weight; bytes/s"
+        setting = f"batch 1, {size / weights:.1f} bytes a weight; bytes/s"
         peer = "memory bandwidth"
         rows.add("decode", name, setting, peer, statistics.median(rates) * size, max(reads), 0.85, ROUNDS)
 

@@ -1,9 +1,9 @@
 """Decoding and prefill at batch 64 against the machine's peak in matrix products.
 
 Ours counts two operations for each weight and token that are needed: of the last layer, a prompt's tokens need keys and values
-only, and logits are wanted once a prompt. Attention is not counted. Theirs is the most that anyone reached in float32 on as many threads: torch's `mm` in several shapes, or libtorch's
-products in salmon's process. A second peer without a target is what multiply-adds in registers reach, which no program can
-pass.
+only, and logits are wanted once a prompt. Attention is not counted. Theirs is the most that anyone reached in float32 on as
+many threads: torch's `mm` in several shapes, or libtorch's products in salmon's process. A second peer without a target is
+what multiply-adds in registers reach, which no program can pass.
 """
 
 import statistics

@@ -73,7 +73,7 @@ fn bits_do_not_depend_on_batch_prefix_or_worker() {
     }
 }
 
-/// Weights of 24 MB in f32, so that all threads of an engine compute each step together.
+/// Nearly 20 MB of weights, so that all threads of an engine compute each step together.
 const LARGE: Sizes = Sizes {
     vocab: 4099,
     hidden: 256,
@@ -91,7 +91,9 @@ fn bits_do_not_depend_on_how_many_threads_share_a_step() {
     let checkpoint = Checkpoint::random(LARGE, 26);
     let requests = mixed(LARGE.vocab);
     let fastest = Instructions::available()[0];
-    let alone = all_bits(&run(&engine(&checkpoint, 1, 128, fastest), requests.clone()));
+    let one = engine(&checkpoint, 1, 128, fastest);
+    assert!(one.weight_bytes() > 8 << 20);
+    let alone = all_bits(&run(&one, requests.clone()));
     for (threads, rows) in [(2, 128), (3, 9), (5, 64)] {
         let engine = engine(&checkpoint, threads, rows, fastest);
         // The second time, most prefixes are known, and helpers have slept meanwhile.
@@ -105,18 +107,21 @@ fn bits_do_not_depend_on_how_many_threads_share_a_step() {
 /// Weights that 8 or 16 bits hold rest in these; they are the same weights.
 #[test]
 fn bits_do_not_depend_on_the_form_in_which_weights_rest() {
+    let f32_bytes = engine(&Checkpoint::random(ODD, 27), 1, 1, Instructions::Portable).weight_bytes();
     let to_bf16 = |row: &mut [f32]| row.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits() & 0xffff_0000));
     let to_f16 = |row: &mut [f32]| row.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
     // As `load_in_8bit` has them.
     let to_int8 = |row: &mut [f32]| {
         let largest = row.iter().fold(0f32, |most, x| most.max(x.abs()));
-        row.iter_mut().for_each(|x| *x = (*x * 127.0 / largest).round() * (largest / 127.0));
+        row.iter_mut().for_each(|x| *x = f32::from((*x * 127.0 / largest).round() as i8) * (largest / 127.0));
     };
-    for fewer_bits in [to_bf16, to_f16, to_int8] {
+    for (fewer_bits, smaller) in [(to_bf16 as fn(&mut [f32]), 2), (to_f16, 2), (to_int8, 4)] {
         let mut checkpoint = Checkpoint::random(ODD, 27);
         for (shape, values) in checkpoint.tensors.values_mut() {
             values.chunks_mut(shape[shape.len() - 1]).for_each(fewer_bits);
         }
+        let engine_of = |c: &Checkpoint, instructions| engine(c, 2, 64, instructions);
+        assert_eq!(engine_of(&checkpoint, Instructions::Portable).weight_bytes() * smaller, f32_bytes);
         // The odd weight makes the whole matrix f32; no row asks for the last token, and none reads its embedding.
         let mut wide = checkpoint.clone();
         for name in ["lm_head.weight", "model.embed_tokens.weight"] {
@@ -124,6 +129,7 @@ fn bits_do_not_depend_on_the_form_in_which_weights_rest() {
                 *last += 1e-7;
             }
         }
+        assert!(engine_of(&wide, Instructions::Portable).weight_bytes() * smaller > f32_bytes);
         let tokens: Vec<u32> = (0..ODD.vocab as u32 - 1).collect();
         let row = |i: usize| Request {
             prompt: text(&i.to_string(), 1 + 3 * i, ODD.vocab - 1),
@@ -131,7 +137,7 @@ fn bits_do_not_depend_on_the_form_in_which_weights_rest() {
         };
         let requests: Vec<Request> = (0..20).map(row).collect();
         for instructions in Instructions::available() {
-            let bits_of = |c: &Checkpoint| all_bits(&run(&engine(c, 2, 64, instructions), requests.clone()));
+            let bits_of = |c: &Checkpoint| all_bits(&run(&engine_of(c, instructions), requests.clone()));
             assert!(bits_of(&checkpoint) == bits_of(&wide), "{instructions:?}");
         }
     }

@@ -32,7 +32,7 @@ impl Model {
     }
 
     /// How many weights the products of one layer have, all and those of keys and values; how many the head has; and the
-    /// bytes that hold one.
+    /// bytes of all, of which a token reads each once: the head is the embedding.
     pub(crate) fn describe(&self) -> Value {
         let c = &self.config;
         let (hidden, inner) = (c.hidden_size, c.intermediate_size);
@@ -40,7 +40,7 @@ impl Model {
         json!({
             "layers": c.num_hidden_layers, "layer_weights": hidden * (2 * queries + 2 * keys + 3 * inner),
             "key_value_weights": hidden * 2 * keys, "head_weights": hidden * c.vocab_size,
-            "bytes_per_weight": bytes_per_weight(),
+            "weight_bytes": self.engine.weight_bytes(),
         })
     }
 
@@ -75,11 +75,6 @@ impl Model {
         let (seconds, outputs) = asked(&self.engine, rewards(prompts))?;
         Ok(json!({"seconds": seconds, "scores": outputs.iter().filter_map(score).collect::<Vec<_>>()}))
     }
-}
-
-/// In what the engine holds weights, in bytes: the models here are bfloat16, which it keeps as such.
-fn bytes_per_weight() -> usize {
-    size_of::<half::bf16>()
 }
 
 /// Asks a model and takes the time.

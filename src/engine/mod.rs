@@ -10,8 +10,8 @@
 //! Every worker decodes a batch of its own: in each step, one row for every response that is being sampled, and as many
 //! prompt tokens as the rest of the step holds. A small model has a worker on each thread. The weights of a larger one
 //! come from memory in each step, so it has one worker, whose steps all threads compute together. Rows are ragged;
-//! nothing is padded, and only the positions that a task needs go through the head. A prefix of whole blocks (16 tokens) that an earlier row had is
-//! found in a tree and not computed again; a row whose prefix is being computed waits for it.
+//! nothing is padded, and only the positions that a task needs go through the head. A prefix of whole blocks (16 tokens)
+//! that an earlier row had is found in a tree and not computed again; a row whose prefix is being computed waits for it.
 //!
 //! Results do not depend on any of this: a row's bits are the same alone, in a batch, with its prefix shared or
 //! not, on any worker (`native` says why).
@@ -161,6 +161,11 @@ impl Engine {
         let handle = handle.map_err(|e| Error::internal("engine", "cannot start a thread").because(e))?;
         self.threads.push(handle);
         Ok(())
+    }
+
+    /// Bytes of the base's matrices as they rest in memory: of each weight 1, 2 or 4, as few as hold a matrix exactly.
+    pub fn weight_bytes(&self) -> usize {
+        self.shared.lock().decoder.weight_bytes()
     }
 
     /// Totals so far.
