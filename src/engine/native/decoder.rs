@@ -61,9 +61,8 @@ pub struct Scratch {
     pub(super) qkv: Matrix,
     pub(super) attended: Matrix,
     pub(super) gate_up: Matrix,
-    /// [`Scratch::score_rows`] for each member of the team.
+    /// [`MAX_QUERIES`] for each member of the team.
     pub(super) scores: Matrix,
-    pub(super) score_rows: usize,
     logits: Matrix,
     panel: Lines,
     /// Rows between the two factors of an adapter; as wide as the largest rank so far.
@@ -120,7 +119,6 @@ impl Decoder {
             attended: Matrix::new(rows, s.heads * self.value_width),
             gate_up: Matrix::new(rows, 2 * padded(s.intermediate)),
             scores: Matrix::new(MAX_QUERIES * members, s.context),
-            score_rows: MAX_QUERIES,
             logits: Matrix::new(logit_rows, s.vocab),
             panel: Lines::zeroed(LANES),
             low: Matrix::new(0, 0),
@@ -133,7 +131,7 @@ impl Decoder {
     /// # Panics
     /// If there are more rows or members than the scratch has, or a token, position or block list does not fit the shape.
     pub fn step(&self, team: &mut Team, scratch: &mut Scratch, spans: &[Span<'_>]) -> usize {
-        assert!(team.members() * scratch.score_rows <= scratch.scores.rows);
+        assert!(team.members() * MAX_QUERIES <= scratch.scores.rows);
         let mut rows = 0;
         for span in spans {
             let end = span.start + span.tokens.len();

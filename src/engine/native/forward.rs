@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::adapter::{Adapter, Pair, Pairs, Run, runs};
-use super::attention::Attention;
+use super::attention::{Attention, MAX_QUERIES};
 use super::decoder::{Decoder, Scratch, Span};
 use super::gemm::Gemm;
 use super::layer::Layer;
@@ -82,6 +82,13 @@ impl<'a, 's> Plan<'a, 's> {
     }
 }
 
+/// The halves of a layer.
+#[derive(Clone, Copy)]
+enum Half {
+    Attention,
+    FeedForward,
+}
+
 /// Which of a layer's pairs belong to a product.
 type Which = fn(&Pairs) -> &[Pair];
 
@@ -111,36 +118,31 @@ impl Decoder {
             units.iter().for_each(|u| (0..u.rows).for_each(|i| scratch.x.copy_row(u.from + i, u.to + i)));
         }
         let runs = &plan.runs[usize::from(last)];
-        let which: Which = |pairs| &pairs.output;
-        match &layer.post_norms {
-            None => {
-                self.gemm(team, &layer.output, &scratch.attended, 0, kept, &mut scratch.x, true);
-                self.adapt(team, runs, (index, which), &scratch.attended, &mut scratch.low, &mut scratch.x);
-            }
-            Some([weight, _]) => {
-                self.gemm(team, &layer.output, &scratch.attended, 0, kept, &mut scratch.hidden, false);
-                self.adapt(team, runs, (index, which), &scratch.attended, &mut scratch.low, &mut scratch.hidden);
-                self.add_normed(team, scratch, weight, kept);
-            }
-        }
+        self.add(team, scratch, runs, index, Half::Attention, kept);
         self.norm(team, scratch, &layer.mlp_norm, kept);
         self.gemm(team, &layer.gate_up, &scratch.hidden, 0, kept, &mut scratch.gate_up, false);
         let which: Which = |pairs| &pairs.gate_up;
         self.adapt(team, runs, (index, which), &scratch.hidden, &mut scratch.low, &mut scratch.gate_up);
         self.gate(team, scratch, kept);
-        let which: Which = |pairs| &pairs.down;
-        match &layer.post_norms {
-            None => {
-                self.gemm(team, &layer.down, &scratch.gate_up, 0, kept, &mut scratch.x, true);
-                self.adapt(team, runs, (index, which), &scratch.gate_up, &mut scratch.low, &mut scratch.x);
-            }
-            Some([_, weight]) => {
-                self.gemm(team, &layer.down, &scratch.gate_up, 0, kept, &mut scratch.hidden, false);
-                self.adapt(team, runs, (index, which), &scratch.gate_up, &mut scratch.low, &mut scratch.hidden);
-                self.add_normed(team, scratch, weight, kept);
-            }
-        }
+        self.add(team, scratch, runs, index, Half::FeedForward, kept);
         kept
+    }
+
+    /// Adds what a half of a layer gives to the residual stream: the product of its last matrix, normed where it has a norm.
+    fn add(&self, team: &mut Team, scratch: &mut Scratch, runs: &[Run<'_>], index: usize, half: Half, rows: usize) {
+        let layer = &self.layers()[index];
+        let norms = layer.post_norms.as_ref();
+        let Scratch { x, hidden, attended, gate_up, low, .. } = scratch;
+        let (from, weights, norm, which): (_, _, _, Which) = match half {
+            Half::Attention => (attended, &layer.output, norms.map(|[norm, _]| norm), |pairs| &pairs.output),
+            Half::FeedForward => (gate_up, &layer.down, norms.map(|[_, norm]| norm), |pairs| &pairs.down),
+        };
+        let to = if norm.is_some() { &mut *hidden } else { &mut *x };
+        self.gemm(team, weights, from, 0, rows, to, norm.is_none());
+        self.adapt(team, runs, (index, which), from, low, to);
+        if let Some(norm) = norm {
+            self.rms_norm(team, hidden, x, norm, rows, true);
+        }
     }
 
     /// Attention of the units' rows, head by head.
@@ -148,7 +150,6 @@ impl Decoder {
         let (key_width, kv_heads) = (2 * self.half, self.shape().kv_heads);
         let (qkv, attended) = (scratch.qkv.shared(), scratch.attended.shared());
         let scores = scratch.scores.shared();
-        let queries = scratch.score_rows;
         team.run(units.len() * kv_heads, &|part, me| {
             let unit = &units[part / kv_heads];
             let span = &spans[unit.span];
@@ -171,7 +172,7 @@ impl Decoder {
                     group: self.shape().heads / kv_heads,
                     key_width,
                     value_width: self.value_width,
-                    scores: scores.row(me * queries),
+                    scores: scores.row(me * MAX_QUERIES),
                     score_stride: scores.stride,
                 });
             }
@@ -246,11 +247,6 @@ impl Decoder {
     /// `hidden = norm(x)`.
     pub(super) fn norm(&self, team: &mut Team, scratch: &mut Scratch, weight: &Lines, rows: usize) {
         self.rms_norm(team, &scratch.x, &mut scratch.hidden, weight, rows, false);
-    }
-
-    /// `x += norm(hidden)`.
-    fn add_normed(&self, team: &mut Team, scratch: &mut Scratch, weight: &Lines, rows: usize) {
-        self.rms_norm(team, &scratch.hidden, &mut scratch.x, weight, rows, true);
     }
 
     fn rms_norm(&self, team: &mut Team, x: &Matrix, out: &mut Matrix, weight: &Lines, rows: usize, add: bool) {

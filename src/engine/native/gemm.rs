@@ -68,8 +68,8 @@ pub(super) struct Block {
     from_out: bool,
 }
 
-/// All blocks of a product, in an order that gives every element its inputs in turn. `tiled` computes one whose weights
-/// are of its type.
+/// All blocks of a product, in an order that gives every element its inputs in turn: `stored` computes one with weights as
+/// they rest, `widened` one with f32 weights.
 #[inline(always)]
 pub(super) unsafe fn blocks<S: Simd, E: Element>(g: &Gemm, stored: impl Fn(&Block), widened: impl Fn(&Block)) {
     let bytes = E::STORED.bytes();
@@ -108,50 +108,23 @@ unsafe fn widen<S: Simd, E: Element>(block: Block, wide: *mut f32) -> Block {
     Block { weights: wide.cast(), panel_bytes: vectors * LANES * F32::STORED.bytes(), ..block }
 }
 
-/// The rows of a product, cut into tiles of nearly the same number of rows: a small rest would use few registers.
-pub(super) struct Tiles {
-    /// Rows of the smaller tiles, and how many tiles there are.
-    rows: usize,
-    count: usize,
-    /// How many have a row more; they are first.
-    larger: usize,
-}
-
-impl Tiles {
-    pub(super) fn new(rows: usize, most: usize) -> Self {
-        let count = rows.div_ceil(most).max(1);
-        Tiles { rows: rows / count, count, larger: rows % count }
-    }
-
-    /// The first rows of the tiles of `size` rows.
-    fn of(&self, size: usize) -> (usize, usize) {
-        match size {
-            _ if size == self.rows + 1 => (0, self.larger * size),
-            _ if size == self.rows => {
-                let first = self.larger * (size + 1);
-                (first, first + (self.count - self.larger) * size)
-            }
-            _ => (0, 0),
-        }
-    }
-}
-
-/// The tiles of `R` rows, by `P` panels.
+/// As many tiles of `R` rows by `P` panels as fit from `row` on; gives the first row that is left.
 #[inline(always)]
 pub(super) unsafe fn tiles<S: Simd, E: Element, const R: usize, const P: usize>(
     g: &Gemm,
     block: &Block,
-    tiles: &Tiles,
-) {
-    let (first, end) = tiles.of(R);
+    row: usize,
+) -> usize {
+    let end = row + (g.rows - row) / R * R;
     let mut panel = block.panels.start;
-    while first < end && panel < block.panels.end {
+    while row < end && panel < block.panels.end {
         let all = panel + P <= block.panels.end;
-        for row in (first..end).step_by(R) {
+        for row in (row..end).step_by(R) {
             if all { tile::<S, E, R, P>(g, block, panel, row) } else { tile::<S, E, R, 1>(g, block, panel, row) }
         }
         panel += if all { P } else { 1 };
     }
+    end
 }
 
 #[inline(always)]

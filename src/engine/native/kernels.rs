@@ -76,7 +76,7 @@ pub(super) struct Kernels {
     pub(super) exponentials: unsafe fn(&Exponentials),
 }
 
-/// `tiles` are (rows, panels) of the matrix product, for every number of rows from the largest down; `attention` is (queries, blocks) of
+/// `tiles` are (rows, panels) of the matrix product, from large to one row; `attention` is (queries, blocks) of
 /// a tile, then the blocks of a single query. Both fill the set's registers without spilling.
 macro_rules! kernels {
     ($(#[$cfg:meta])* $name:ident = $simd:ty, $(feature $feature:literal,)?
@@ -98,8 +98,9 @@ macro_rules! kernels {
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn tiled<E: Element>(g: &Gemm, block: &gemm::Block) {
-                let tiles = gemm::Tiles::new(g.rows, [$($rows),+][0]);
-                $(gemm::tiles::<$simd, E, $rows, $panels>(g, block, &tiles);)+
+                let mut row = 0;
+                $(row = gemm::tiles::<$simd, E, $rows, $panels>(g, block, row);)+
+                debug_assert_eq!(row, g.rows);
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn attend(a: &Attention<'_>) {
@@ -139,7 +140,7 @@ macro_rules! kernels {
 }
 
 kernels!(#[cfg(target_arch = "x86_64")] AVX512 = x86::Avx512, feature "avx2,fma,f16c,avx512f",
-    tiles (12, 2) (11, 2) (10, 2) (9, 2) (8, 2) (7, 2) (6, 4) (5, 4) (4, 4) (3, 4) (2, 8) (1, 8), attention 4 4 8);
+    tiles (12, 2) (8, 2) (4, 4) (2, 8) (1, 8), attention 4 4 8);
 kernels!(#[cfg(target_arch = "x86_64")] AVX2 = x86::Avx2, feature "avx2,fma,f16c",
-    tiles (6, 1) (5, 1) (4, 1) (3, 2) (2, 2) (1, 4), attention 2 2 4);
+    tiles (6, 1) (4, 1) (2, 2) (1, 4), attention 2 2 4);
 kernels!(PORTABLE = Portable, tiles (2, 1) (1, 2), attention 1 2 2);

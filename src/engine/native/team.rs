@@ -7,15 +7,15 @@
 //! In: a number of parts, and what to do with each. Out: all of them done, each once, on any of the threads.
 //!
 //! A thread takes one part after the other, so that one that the system keeps from running holds up its present part
-//! and nothing else: on a busy machine the leader does the work alone. Helpers spin for the next piece of work for some
-//! microseconds, then they sleep.
+//! and nothing else, and the others do what it would have done. Helpers spin a little for the next piece of work, then they
+//! sleep.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Looks for work before a helper sleeps, and of a leader before it lets other threads run: some 50 microseconds.
+/// How often a helper looks for work before it sleeps, and a leader for its helpers' end before it lets other threads run.
 const SPINS: usize = 2000;
 
 /// Does a part (first argument) on a member of the team (second argument, the leader is 0).
