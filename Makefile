@@ -20,7 +20,7 @@ build: setup
 
 lint: setup
 	cargo fmt --check
-	LIBTORCH="$$(scripts/libtorch.sh)" cargo clippy --locked --all-targets -- -D warnings
+	LIBTORCH="$$(scripts/libtorch.sh)" cargo clippy --locked --all-targets --all-features -- -D warnings
 
 interop: build
 	LIBTORCH="$$(scripts/libtorch.sh)" cargo build --locked --example logprobs
